@@ -1,0 +1,34 @@
+"""Transport of measures, in reading order.
+
+Read the modules from top to bottom. Each one imports only modules above it, which a test enforces,
+so the import graph is the table of contents of the package.
+"""
+
+import torch
+
+__version__ = "0.1.0"
+
+READING_ORDER = (
+    "shapes",  # chapter 0: notation
+    "calculus",  # chapter 1: derivatives of fields
+    "verify",  # chapter 1: what counts as a check
+    "measures",  # chapter 2
+    "metrics",  # chapter 2
+    "interpolants",  # chapter 4
+    "oracles",  # chapter 4
+    "fields",  # chapter 0 states the table, chapter 9 derives it
+    "conventions",  # chapter 0: the clocks and signs of other papers
+    "dynamics",  # chapter 6
+    "solvers",  # chapter 6
+    "objectives",  # chapter 13, and chapters 8 to 11
+    "networks",  # chapter 13
+    "training",  # chapter 13
+    "data",  # chapter 13
+    "exercises",  # every chapter
+    "plotting",  # last: nothing depends on it
+)
+
+
+def device() -> torch.device:
+    """The best device there is: CUDA if present, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

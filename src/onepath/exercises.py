@@ -1,0 +1,74 @@
+"""Exercises that mark themselves.
+
+A chapter states an exercise, gives a function whose body is `return todo()`, and calls `mark`. The
+tests are here, so that they travel with the package to wherever the notebook runs; the answers are
+not.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .verify import show
+
+Answer = Callable[..., object]
+Test = tuple[str, bool]  # what is asked of the answer, and whether it does it
+
+
+class NotAttempted(Exception):
+    """Raised inside a test when the answer still returns `todo()`."""
+
+
+_TODO = object()
+
+
+def todo() -> object:
+    """What an unwritten answer returns."""
+    return _TODO
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The verdict on one answer: right, or the first reason why not."""
+
+    label: str
+    right: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.reason}"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        return {"text/plain": str(self)}
+
+
+def mark(label: str, answer: Answer) -> None:
+    """Display the verdict on an answer. Never raises on account of the answer."""
+    show(judge(label, answer))
+
+
+def judge(label: str, answer: Answer) -> Mark:
+    """Run the tests of an exercise until one fails. Raises ValueError for an exercise that does not
+    exist."""
+    if label not in TESTS:
+        raise ValueError(f"exercises are {', '.join(TESTS)}, got {label!r}.")
+
+    def attempted(*arguments: object) -> object:
+        result = answer(*arguments)
+        if result is _TODO:
+            raise NotAttempted
+        return result
+
+    try:
+        for asked, passed in TESTS[label](attempted):
+            if not passed:
+                return Mark(label, False, f"not yet: {asked}")
+    except NotAttempted:
+        return Mark(label, False, "not attempted")
+    except (
+        Exception
+    ) as error:  # whatever the reader's code raises is the verdict, not a crash of the page
+        return Mark(label, False, f"not yet: the answer raised {type(error).__name__}: {error}")
+    return Mark(label, True, "right")
+
+
+TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {}

@@ -1,0 +1,223 @@
+r"""Exact fields along an interpolant between Gaussian mixtures: what networks have to learn, known
+in closed form.
+
+Given the components that the two ends come from, everything is Gaussian; the mixture then averages
+over the posterior of the component. The results are exact up to rounding at every t in [0, 1], both
+ends included, where they are the limits. Targets without a density (data points) are not covered.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .calculus import rate
+from .interpolants import Interpolant
+from .measures import Mixture, log_normals, offsets, standard_normal
+from .shapes import Matrices, Points, Time, Values
+
+
+@dataclass(frozen=True)
+class MixturePath:
+    r"""The laws $\rho_t$ of $x_t = \sigma x_0 + \alpha x_1 + \gamma z$, with $x_0$, $x_1$ from two
+    mixtures.
+
+    Given the pair $(i, j)$ of components, $x_0$ and $x_1$ are independent, hence
+
+    $$ \rho_t = \sum_{ij} w_{ij}\,\mathcal N(\sigma\,a_i + \alpha\,m_j,\; S_{ij}), \qquad
+       S_{ij} = \sigma^2 A_i + \alpha^2 C_j + \gamma^2 I . $$
+
+    Args:
+        base: law of x_0, with means a and covariances A; N(0, I) unless given.
+        weights: coupling of the components, a matrix with the weights of base and target as its
+            margins; their product, that is independent ends, unless given.
+
+    Source: here.
+    Book: eq:mixture-path.
+    """
+
+    interpolant: Interpolant
+    target: Mixture
+    base: Mixture = None  # type: ignore[assignment]  # filled below, so that readers always find a mixture
+    weights: Float[Tensor, "k0 k1"] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.base is None:
+            object.__setattr__(self, "base", standard_normal(self.target.dim, self.target.means))
+        a, b = self.base, self.target
+        if a.dim != b.dim or a.means.dtype != b.means.dtype or a.means.device != b.means.device:
+            kinds = " and ".join(f"{c.dim}, {c.means.dtype}, {c.means.device}" for c in (a, b))
+            raise ValueError(f"base and target share dimension, dtype and device, got {kinds}.")
+        if self.weights is None:
+            object.__setattr__(self, "weights", torch.outer(a.weights, b.weights))
+        w = self.weights
+        if w.shape != (len(a.weights), len(b.weights)) or w.min() < 0:
+            raise ValueError(
+                f"a coupling has one nonnegative weight per pair of components, got {w}."
+            )
+        for margin, law, name in ((w.sum(1), a, "base"), (w.sum(0), b, "target")):
+            if not torch.allclose(margin, law.weights, rtol=0, atol=1e-6):
+                raise ValueError(
+                    f"the margins of a coupling are the weights of its ends; {name}: got {margin}."
+                )
+
+    @property
+    def has_gaussian_base(self) -> bool:
+        """Whether x_0 is N(0, I) and independent of x_1, the precondition of every conversion in
+        `fields`."""
+        a = self.base
+        eye = torch.eye(a.dim, dtype=a.means.dtype, device=a.means.device)
+        return len(a.weights) == 1 and bool((a.means == 0).all() and (a.covs == eye).all())
+
+    def reference(self, n: int, generator: torch.Generator) -> Points:
+        r"""n draws of $\mathcal N(0, \sigma_0^2 I)$, from which a sampler starts. Equal to $\rho_0$
+        if $\alpha_0=0$."""
+        like = self.target.means
+        start = standard_normal(self.target.dim, like).sample(n, generator)
+        return self.interpolant.sigma(like.new_zeros(())) * start
+
+    def ends(self, n: int, generator: torch.Generator) -> tuple[Points, Points]:
+        """n coupled pairs (x_0, x_1)."""
+        pair = torch.multinomial(self.weights.flatten(), n, replacement=True, generator=generator)
+        i, j = pair // self.weights.shape[1], pair % self.weights.shape[1]
+        return _draw(self.base, i, generator), _draw(self.target, j, generator)
+
+    def sample(self, t: Time, n: int, generator: torch.Generator) -> Points:
+        r"""n independent draws of $\rho_t$, by the definition of the interpolant."""
+        x0, x1 = self.ends(n, generator)
+        z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+        return self.interpolant(t, x0, x1, z)
+
+    def means(self, t: Time) -> Float[Tensor, "b k d"]:
+        """Means of the components at time t: b = 1, or n if each sample has its time; k counts
+        pairs."""
+        sigma = _batch(self.interpolant.sigma, t, self.target.means)
+        alpha = _batch(self.interpolant.alpha, t, self.target.means)
+        a, m = self.base.means[:, None], self.target.means[None]
+        return (sigma * a + alpha * m).flatten(1, 2)
+
+    def covs(self, t: Time) -> Float[Tensor, "b k d d"]:
+        i = self.interpolant
+        return self._mix_covs(i.variance, lambda s: i.alpha(s) ** 2, i.gamma2, t)
+
+    def log_density(self, t: Time, x: Points) -> Values:
+        r"""$\log\rho_t(x)$."""
+        return self._log_parts(t, x).logsumexp(1)
+
+    def posterior(self, t: Time, x: Points) -> Float[Tensor, "n k"]:
+        r"""The probability of each pair of components, given $x_t = x$."""
+        return self._log_parts(t, x).softmax(1)
+
+    def score(self, t: Time, x: Points) -> Points:
+        r"""$\nabla\log\rho_t(x) = -\sum_k p(k|x)\,S_k^{-1}(x - m_k)$."""
+        return self._average(t, x, -self._solved(t, x))
+
+    def velocity(self, t: Time, x: Points) -> Points:
+        r"""$v_t(x) = \mathbb E[\dot x_t \mid x_t = x]$.
+
+            Component k moves by $\dot m_k + \tfrac12\,\dot S_k S_k^{-1}(x - m_k)$, because
+            $\operatorname{Cov}(\dot x_t, x_t \mid k) = \tfrac12\,\dot S_k$; the mixture averages over
+            the posterior of k.
+
+            Source: here.
+        Book: eq:mixture-velocity.
+        """
+        i = self.interpolant
+        d_alpha2 = lambda s: rate(lambda u: i.alpha(u) ** 2, s)
+        dS = self._mix_covs(lambda s: rate(i.variance, s), d_alpha2, lambda s: rate(i.gamma2, s), t)
+        return self._average(t, x, self._mean_rates(t)[..., None] + 0.5 * dS @ self._solved(t, x))
+
+    def denoiser(self, t: Time, x: Points) -> Points:
+        r"""$\hat x_t(x) = \mathbb E[x_1 \mid x_t = x]$, component by component $m_j + \alpha C_j
+        S^{-1}(x - m)$."""
+        return self._average(t, x, self._denoised(t, x))
+
+    def denoiser_cov(self, t: Time, x: Points) -> Matrices:
+        r"""$\operatorname{Cov}(x_1 \mid x_t = x)$, the posterior covariance of the target.
+
+        Within a component $C - \alpha^2 C S^{-1} C$; between components the spread of their means.
+        """
+        C, S = self._per_pair(self.target.covs), self.covs(t)
+        alpha = _batch(self.interpolant.alpha, t, x)
+        inside = C - alpha**2 * C @ torch.linalg.solve(S, C.expand_as(S))
+        centre = _rows(x, self._denoised(t, x))
+        p = self.posterior(t, x)
+        mean = torch.einsum("nk,nkd->nd", p, centre)
+        second = (
+            torch.einsum("nk,nki,nkj->nij", p, centre, centre) - mean[:, :, None] * mean[:, None, :]
+        )
+        return second + torch.einsum("nk,nkij->nij", p, inside.expand(len(x), -1, -1, -1))
+
+    def _log_parts(self, t: Time, x: Points) -> Float[Tensor, "n k"]:
+        self._check(t, x)
+        return self.weights.flatten().log() + log_normals(x, self.means(t), self.covs(t))
+
+    def _solved(self, t: Time, x: Points) -> Float[Tensor, "b k d r"]:
+        """$S_k^{-1}(x - m_k)$, as columns."""
+        return torch.linalg.solve(self.covs(t), offsets(x, self.means(t)))
+
+    def _denoised(self, t: Time, x: Points) -> Float[Tensor, "b k d r"]:
+        """The mean of x_1 given x_t = x and the pair of components, as columns."""
+        m, C = self._per_pair(self.target.means), self._per_pair(self.target.covs)
+        return m[..., None] + _batch(self.interpolant.alpha, t, x) * C @ self._solved(t, x)
+
+    def _per_pair(self, of_target: Tensor) -> Tensor:
+        """A parameter of the target's components, once for each pair, in the order of `means`."""
+        return of_target.repeat(len(self.base.weights), *[1] * (of_target.ndim - 1))
+
+    def _average(self, t: Time, x: Points, columns: Float[Tensor, "b k d r"]) -> Points:
+        """Mean over the posterior of the component."""
+        return torch.einsum("nk,nkd->nd", self.posterior(t, x), _rows(x, columns))
+
+    def _mean_rates(self, t: Time) -> Float[Tensor, "b k d"]:
+        like = self.target.means
+        sigma = _batch(lambda s: rate(self.interpolant.sigma, s), t, like)
+        alpha = _batch(lambda s: rate(self.interpolant.alpha, s), t, like)
+        a, m = self.base.means[:, None], self.target.means[None]
+        moved = (
+            sigma * a
+        )  # at the end of a square-root schedule the rate is infinite, and a = 0 stays 0
+        return (torch.where(a == 0, torch.zeros_like(moved), moved) + alpha * m).flatten(1, 2)
+
+    def _mix_covs(
+        self, base: object, target: object, latent: object, t: Time
+    ) -> Float[Tensor, "b k d d"]:
+        b, a, c = (
+            _batch(curve, t, self.target.means)[..., None] for curve in (base, target, latent)
+        )
+        eye = torch.eye(
+            self.target.dim, dtype=self.target.means.dtype, device=self.target.means.device
+        )
+        return (b * self.base.covs[:, None] + a * self.target.covs[None] + c * eye).flatten(1, 2)
+
+    def _check(self, t: Time, x: Points) -> None:
+        like = self.target.means
+        if (
+            x.ndim != 2
+            or x.shape[1] != self.target.dim
+            or x.dtype != like.dtype
+            or x.device != like.device
+        ):
+            want = f"(n, {self.target.dim}), {like.dtype}, {like.device}"
+            raise ValueError(f"points must be {want}, got {tuple(x.shape)}, {x.dtype}, {x.device}.")
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+            raise ValueError(f"a time has shape () or (n,) = ({len(x)},), got {tuple(t.shape)}.")
+
+
+def _batch(curve: object, t: Time, like: Tensor) -> Float[Tensor, "b 1 1 1"]:
+    """A curve's values with b = 1 (t of shape ()) or n in front, to broadcast over components and
+    coordinates."""
+    return curve(t).to(like).reshape(-1, 1, 1, 1)
+
+
+def _rows(x: Points, columns: Float[Tensor, "b k d r"]) -> Float[Tensor, "n k d"]:
+    """Undo the layout of `offsets`: one row per sample and component."""
+    return columns.permute(0, 3, 1, 2).reshape(len(x), -1, x.shape[1])
+
+
+def _draw(law: Mixture, k: Tensor, generator: torch.Generator) -> Points:
+    z = torch.randn(
+        len(k), law.dim, generator=generator, dtype=law.means.dtype, device=law.means.device
+    )
+    return law.means[k] + torch.einsum("nij,nj->ni", torch.linalg.cholesky(law.covs)[k], z)

@@ -1,0 +1,171 @@
+r"""Solvers of dynamics on a grid of times.
+
+A step is a function `(x, t, t_next, draw, memory) -> (x, memory)`. `draw()` gives standard normal
+noise like x, and a step of an ODE does not call it; `memory` is whatever a multistep method carries
+along, None at first. Everything that knows a dynamics only is here; steps that use the schedules of
+an interpolant are samplers.
+
+A grid of times lives on the CPU in float64: a time of shape () there combines with points of any
+device and dtype without a wait for the device.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .calculus import zero
+from .dynamics import Dynamics
+from .measures import check_generator
+from .shapes import Points
+
+Draw = Callable[[], Tensor]
+Step = Callable[[Tensor, Tensor, Tensor, Draw, object], tuple[Tensor, object]]
+
+
+def times(n: int, start: float = 0.0, stop: float = 1.0) -> Float[Tensor, "m"]:
+    """The grid of n equal steps from `start` to `stop`, n + 1 times in [0, 1]."""
+    if n < 1 or not 0 <= start < stop <= 1:
+        raise ValueError(
+            f"a grid has n >= 1 steps and 0 <= start < stop <= 1, "
+            f"got n = {n}, from {start} to {stop}."
+        )
+    return torch.linspace(start, stop, n + 1, dtype=torch.float64)
+
+
+def euler(dynamics: Dynamics) -> Step:
+    r"""Euler–Maruyama, $x' = x + h\,b_t(x) + \eta_t\sqrt h\,\xi$. One call of the drift a step.
+
+    Order 1 for an ODE; for additive noise, as here, strong and weak order 1. It never evaluates the
+    drift at the end of the grid, so fields that are singular at t = 1 are safe there.
+
+    Source: Kloeden and Platen (1992), Numerical solution of SDEs.
+    Book: eq:euler.
+    """
+
+    def step(
+        x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
+    ) -> tuple[Tensor, object]:
+        h = t_next - t
+        ahead = x + h * dynamics.drift(t, x)
+        return (
+            ahead if dynamics.eta is zero else ahead + dynamics.eta(t) * h.sqrt() * draw()
+        ), memory
+
+    return _with_level(step, dynamics)
+
+
+def heun(dynamics: Dynamics) -> Step:
+    r"""Heun's method, $x' = x + \tfrac h2\,(b_t(x) + b_{t'}(\tilde x)) + \Delta$, $\tilde x = x +
+    h\,b_t(x) + \Delta$.
+
+    The noise increment $\Delta$ is the same in both stages, with the variance $\tfrac h2(\eta_t^2 +
+    \eta_{t'}^2)$ of $\int\eta\,dW$ by the trapezoid rule. Order 2 for an ODE, weak order 2 for
+    additive noise. Two calls a step.
+
+    Source: Kloeden and Platen (1992), Numerical solution of SDEs.
+    Book: eq:heun.
+    """
+
+    def step(
+        x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
+    ) -> tuple[Tensor, object]:
+        h = t_next - t
+        slope = dynamics.drift(t, x)
+        if dynamics.eta is not zero:
+            x = x + (0.5 * h * (dynamics.eta(t) ** 2 + dynamics.eta(t_next) ** 2)).sqrt() * draw()
+        return x + 0.5 * h * (slope + dynamics.drift(t_next, x + h * slope)), memory
+
+    return _with_level(step, dynamics)
+
+
+def rk4(dynamics: Dynamics) -> Step:
+    """The classical Runge–Kutta method of order 4, four calls a step; for ODEs only.
+
+    Raises ValueError for a dynamics with noise.
+    """
+    if dynamics.eta is not zero:
+        raise ValueError("rk4 solves ODEs, got a dynamics with noise; use heun.")
+    b = dynamics.drift
+
+    def step(
+        x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
+    ) -> tuple[Tensor, object]:
+        h, middle = t_next - t, (t + t_next) / 2
+        k1 = b(t, x)
+        k2 = b(middle, x + h / 2 * k1)
+        k3 = b(middle, x + h / 2 * k2)
+        k4 = b(t_next, x + h * k3)
+        return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), memory
+
+    return _with_level(step, dynamics)
+
+
+def integrate(
+    step: Step, x: Points, times: Float[Tensor, "m"], generator: torch.Generator | None = None
+) -> Points:
+    """The state at the last of `times`, starting from x at the first.
+
+    Args:
+        times: at least two, increasing, in [0, 1].
+        generator: needed where the step draws noise; on the device of x.
+    """
+    last = x
+    for state in _states(step, x, times, generator):
+        last = state
+    return last
+
+
+def trajectory(
+    step: Step, x: Points, times: Float[Tensor, "m"], generator: torch.Generator | None = None
+) -> Float[Tensor, "m n d"]:
+    """The states at all of `times`, the start included. Same arguments as `integrate`."""
+    return torch.stack([x, *_states(step, x, times, generator)])
+
+
+def _states(
+    step: Step, x: Tensor, times: Tensor, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    _check(step, x, times, generator)
+
+    def draw() -> Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+    memory = None
+    for t, t_next in zip(times[:-1], times[1:]):
+        x, memory = step(x, t, t_next, draw, memory)
+        yield x
+
+
+def _check(step: Step, x: Tensor, times: Tensor, generator: torch.Generator | None) -> None:
+    """Everything that can be wrong with a run is found here, before the first step."""
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ValueError(
+            f"a state is a floating-point tensor (n, d), got {tuple(x.shape)} {x.dtype}."
+        )
+    if times.ndim != 1 or len(times) < 2 or not (times.diff() > 0).all():
+        raise ValueError(f"times must increase, at least two of them, got {times.tolist()}.")
+    if not 0 <= times[0] <= times[-1] <= 1:
+        raise ValueError(
+            f"times lie in [0, 1], base to target, got {times[0]:g} to {times[-1]:g}; "
+            "to go back, solve the time-reversed dynamics."
+        )
+    eta = getattr(step, "eta", zero)  # a step that says nothing is taken to be noiseless
+    if eta is zero:
+        return
+    levels = eta(times)
+    # a level may be infinite at the very end, where no step starts
+    if not (levels[:-1].isfinite().all() and (levels[:-1] >= 0).all() and not levels[-1] < 0):
+        raise ValueError(f"eta must be finite and nonnegative on the grid, got {levels.tolist()}.")
+    if generator is None:
+        raise ValueError(
+            "this step draws noise; pass generator=torch.Generator(device) with a seed."
+        )
+    check_generator(generator, x.device)
+
+
+def _with_level(step: Step, dynamics: Dynamics) -> Step:
+    """Let the step carry its noise level, so that a run can check it once, on its grid."""
+    step.eta = dynamics.eta
+    return step
