@@ -1,0 +1,122 @@
+"""Figures of the book. The only module that imports matplotlib.
+
+One function per kind of figure; each takes computed arrays and returns a Figure, so that a chapter's
+cell shows the experiment and hides the drawing. Black is exact, blue computed, vermilion a mistake
+(Okabe–Ito, which colour-blind readers can tell apart); every panel of a figure shares its axes.
+"""
+
+import matplotlib.pyplot as plt
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+EXACT, COMPUTED, WRONG = "#222222", "#0072B2", "#D55E00"
+OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+    "figure.dpi": 160,
+}
+
+
+def paths_over_density(
+    times: Float[Tensor, "m"],
+    grid: Float[Tensor, "g"],
+    density: Float[Tensor, "m g"],
+    panels: dict[str, Float[Tensor, "m n"]],
+    wrong: tuple[str, ...] = (),
+    shown: int = 24,
+) -> Figure:
+    """Trajectories in one dimension over the exact density, the last histogram beside them.
+
+    Args:
+        panels: one set of trajectories per panel, by panel title.
+        wrong: titles of the panels that show a deliberate mistake.
+        shown: trajectories drawn; the histogram counts all.
+    """
+    low, high = grid[0].item(), grid[-1].item()
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, 2 * len(panels), figsize=(7, 2.3), sharey=True, width_ratios=[4, 1.2] * len(panels)
+        )
+        for (title, x), ax, side in zip(panels.items(), axes[::2], axes[1::2]):
+            colour = WRONG if title in wrong else COMPUTED
+            ax.pcolormesh(times, grid, density.T.sqrt(), cmap="Greys", vmax=1.2, rasterized=True)
+            ax.plot(times, x[:, :shown], color=colour, alpha=0.7, lw=0.6)
+            ax.set(title=title, xlabel="time $t$", xlim=(0, 1), ylim=(low, high))
+            bars = {"range": (low, high), "density": True, "orientation": "horizontal"}
+            side.hist(x[-1].numpy(), bins=60, color=colour, alpha=0.5, **bars)
+            side.plot(density[-1], grid, color=EXACT, lw=1)
+            side.set_axis_off()
+        axes[0].set_ylabel("state $x$")
+    return fig
+
+
+def paths_in_plane(
+    panels: dict[str, Float[Tensor, "m n 2"]],
+    cloud: Float[Tensor, "c 2"],
+    wrong: tuple[str, ...] = (),
+    shown: int = 40,
+    half_width: float = 4.0,
+) -> Figure:
+    """Trajectories in the plane, panel by panel, over exact draws of the target in grey.
+
+    Args:
+        panels: trajectories by panel title; their ends are dots.
+        cloud: draws of the target law.
+        wrong: titles of the panels that show a deliberate mistake.
+        shown: trajectories whose lines are drawn; all ends are.
+        half_width: half of the side of every panel, in the units of the state.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(7, 7 / len(panels) + 0.3), sharex=True, sharey=True
+        )
+        for (title, x), ax in zip(panels.items(), axes):
+            colour = WRONG if title in wrong else COMPUTED
+            ax.scatter(*cloud.T, s=2, color="#BBBBBB", rasterized=True)
+            ax.plot(x[:, :shown, 0], x[:, :shown, 1], color=colour, lw=0.6, alpha=0.8)
+            ax.scatter(*x[-1].T, s=2, color=colour, rasterized=True)
+            limits = (-half_width, half_width)
+            ax.set(title=title, aspect="equal", xlim=limits, ylim=limits, xlabel="$x_1$")
+        axes[0].set_ylabel("$x_2$")
+    return fig
+
+
+def curves(
+    x: Float[Tensor, "m"],
+    exact: dict[str, Float[Tensor, "m"]],
+    computed: dict[str, Float[Tensor, "m"]],
+    wrong: dict[str, Float[Tensor, "m"]] | None = None,
+    labels: tuple[str, str] = ("", ""),
+    log: str = "",
+) -> Figure:
+    """Curves over one axis: exact ones as black lines, computed ones as dots joined, mistakes dashed.
+
+    Args:
+        labels: names of the two axes.
+        log: the axes with a logarithmic scale, any of "", "x", "y", "xy".
+    """
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.2, 2.9))
+        for k, (name, y) in enumerate(exact.items()):
+            ax.plot(x, y, color=EXACT, ls=("-", "--", ":")[k % 3], label=name)
+        for k, (name, y) in enumerate(computed.items()):
+            colour = (COMPUTED, *OTHERS)[k % 5]
+            ax.plot(x, y, color=colour, marker="o", ms=3.5, lw=0.8, label=name)
+        for name, y in (wrong or {}).items():
+            ax.plot(x, y, color=WRONG, ls="--", marker="x", ms=4, lw=0.8, label=name)
+        if "x" in log:
+            ax.set_xscale("log")
+        if "y" in log:
+            ax.set_yscale("log")
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+        ax.legend()
+    return fig
