@@ -44,18 +44,25 @@ class Interpolant:
             raise ValueError(
                 f"x0 and x1 are paired row by row, got {tuple(x0.shape)} and {tuple(x1.shape)}."
             )
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x0)):
+            raise ValueError(f"a time has shape () or (n,) = ({len(x0)},), got {tuple(t.shape)}.")
         x = per_point(self.sigma(t)) * x0 + per_point(self.alpha(t)) * x1
         if self.gamma2 is zero:
             return x
-        if z is None:
+        if z is None or z.shape != x0.shape:
+            got = None if z is None else tuple(z.shape)
             raise ValueError(
-                "this interpolant has latent noise; pass z, standard normal of the shape of x0."
+                "this interpolant has latent noise; pass z, standard normal of the shape of x0, "
+                f"got {got} for {tuple(x0.shape)}."
             )
         return x + per_point(self.gamma2(t).sqrt()) * z
 
 
 linear = Interpolant(sigma=lambda t: 1 - t, alpha=lambda t: t)
-trigonometric = Interpolant(sigma=lambda t: (pi * t / 2).cos(), alpha=lambda t: (pi * t / 2).sin())
+# cos(pi t / 2) written as a sine, because it must be exactly 0 at t = 1: rounding leaves 6e-17
+trigonometric = Interpolant(
+    sigma=lambda t: (pi * (1 - t) / 2).sin(), alpha=lambda t: (pi * t / 2).sin()
+)
 
 
 def variance_preserving(low: float = 0.1, high: float = 20.0) -> Interpolant:
@@ -71,6 +78,9 @@ def variance_preserving(low: float = 0.1, high: float = 20.0) -> Interpolant:
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
     Book: eq:vp.
     """
+
+    if not 0 <= low <= high or high == 0:
+        raise ValueError(f"noising needs 0 <= low <= high and high > 0, got {low} and {high}.")
 
     def integral(t: Time) -> Time:
         r = 1 - t
@@ -90,6 +100,8 @@ def variance_exploding(low: float = 0.01, high: float = 50.0) -> Interpolant:
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
     Book: eq:ve.
     """
+    if not 0 < low < high:
+        raise ValueError(f"a geometric schedule needs 0 < low < high, got {low} and {high}.")
     return Interpolant(sigma=lambda t: high * (low / high) ** t, alpha=torch.ones_like)
 
 
@@ -104,6 +116,7 @@ def bridge(tau: float = 1.0) -> Interpolant:
 
 def half_log_snr(path: Interpolant, t: Time) -> Time:
     r"""$\lambda_t = \log(\alpha_t / \sigma_t)$: half the logarithm of the signal-to-noise ratio."""
+    _refuse_latent_noise(path)
     return path.alpha(t).log() - 0.5 * path.variance(t).log()
 
 
@@ -119,9 +132,18 @@ def noising_diffusion(path: Interpolant) -> Curve:
     Source: Kingma et al. (2021), Variational diffusion models.
     Book: eq:noising-diffusion.
     """
+    _refuse_latent_noise(path)
 
     def g(t: Time) -> Time:
         growth = rate(path.alpha, t) / path.alpha(t)
         return (2 * path.variance(t) * growth - rate(path.variance, t)).sqrt()
 
     return g
+
+
+def _refuse_latent_noise(path: Interpolant) -> None:
+    if path.gamma2 is not zero:
+        raise ValueError(
+            "an interpolant is a noising schedule only without latent noise, "
+            "got gamma2 other than 0."
+        )

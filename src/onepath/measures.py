@@ -45,6 +45,11 @@ class Mixture:
             raise ValueError(
                 f"weights, means and covs have shapes (k,), (k, d), (k, d, d), got {shapes}."
             )
+        if not len(w) or not w.is_floating_point():
+            raise ValueError(
+                "a mixture has at least one component and floating-point parameters, "
+                f"got {len(w)} of {w.dtype}."
+            )
         if len({w.dtype, m.dtype, C.dtype}) > 1 or len({w.device, m.device, C.device}) > 1:
             kinds = ", ".join(f"{a.dtype} on {a.device}" for a in (w, m, C))
             raise ValueError(
@@ -85,6 +90,7 @@ class Mixture:
         return torch.einsum("k,kij->ij", self.weights, second) - torch.outer(self.mean, self.mean)
 
     def log_prob(self, x: Points) -> Values:
+        check_points(x, self.means)
         return (self.weights.log() + log_normals(x, self.means[None], self.covs[None])).logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator) -> Points:
@@ -115,19 +121,30 @@ def log_normals(
     white = torch.linalg.solve_triangular(factor, offsets(x, means), upper=False)
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     square = (white**2).sum(2) + 2 * log_det[..., None] + x.shape[1] * log(2 * pi)
-    return -0.5 * square.transpose(1, 2).reshape(len(x), -1)
+    return -0.5 * square.transpose(1, 2).reshape(len(x), means.shape[1])
 
 
 def offsets(x: Points, means: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d r"]:
     """$x_i - m_k$ as columns, r = n / b of them for each set of means, ready for a batched
     solve."""
-    return (x.reshape(len(means), -1, 1, x.shape[1]) - means[:, None]).permute(0, 2, 3, 1)
+    r = 1 if len(means) == len(x) else len(x)
+    return (x.reshape(len(means), r, 1, x.shape[1]) - means[:, None]).permute(0, 2, 3, 1)
+
+
+def check_points(x: Points, like: Float[Tensor, "k d"]) -> None:
+    """Raise ValueError unless x holds points of the space, dtype and device of `like`."""
+    d = like.shape[1]
+    if x.ndim != 2 or x.shape[1] != d or x.dtype != like.dtype or x.device != like.device:
+        raise ValueError(
+            f"points are (n, {d}), {like.dtype}, on {like.device}, "
+            f"got {tuple(x.shape)}, {x.dtype}, on {x.device}; convert them with reshape and .to()."
+        )
 
 
 def check_generator(generator: torch.Generator, device: torch.device) -> None:
     """Raise ValueError unless the generator lives on the device where it is to draw."""
     if generator.device.type != device.type:
         raise ValueError(
-            f"a generator lives on the device of the tensors it fills, "
-            f"got one on {generator.device} for {device}; make it with torch.Generator({device.type!r})."
+            f"a generator lives on the device of the tensors it fills, got one on "
+            f"{generator.device} for {device}; make it with torch.Generator({device.type!r})."
         )

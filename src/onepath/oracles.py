@@ -14,7 +14,14 @@ from torch import Tensor
 
 from .calculus import rate
 from .interpolants import Interpolant
-from .measures import Mixture, log_normals, offsets, standard_normal
+from .measures import (
+    Mixture,
+    check_generator,
+    check_points,
+    log_normals,
+    offsets,
+    standard_normal,
+)
 from .shapes import Matrices, Points, Time, Values
 
 
@@ -56,8 +63,14 @@ class MixturePath:
             raise ValueError(
                 f"a coupling has one nonnegative weight per pair of components, got {w}."
             )
+        if w.dtype != a.means.dtype or w.device != a.means.device:
+            raise ValueError(
+                f"a coupling shares dtype and device with its ends, got {w.dtype} on {w.device}; "
+                "convert it with .to()."
+            )
+        rounding = 10 * w.numel() * torch.finfo(w.dtype).eps
         for margin, law, name in ((w.sum(1), a, "base"), (w.sum(0), b, "target")):
-            if not torch.allclose(margin, law.weights, rtol=0, atol=1e-6):
+            if not torch.allclose(margin, law.weights, rtol=0, atol=rounding):
                 raise ValueError(
                     f"the margins of a coupling are the weights of its ends; {name}: got {margin}."
                 )
@@ -79,6 +92,7 @@ class MixturePath:
 
     def ends(self, n: int, generator: torch.Generator) -> tuple[Points, Points]:
         """n coupled pairs (x_0, x_1)."""
+        check_generator(generator, self.weights.device)
         pair = torch.multinomial(self.weights.flatten(), n, replacement=True, generator=generator)
         i, j = pair // self.weights.shape[1], pair % self.weights.shape[1]
         return _draw(self.base, i, generator), _draw(self.target, j, generator)
@@ -116,11 +130,11 @@ class MixturePath:
     def velocity(self, t: Time, x: Points) -> Points:
         r"""$v_t(x) = \mathbb E[\dot x_t \mid x_t = x]$.
 
-            Component k moves by $\dot m_k + \tfrac12\,\dot S_k S_k^{-1}(x - m_k)$, because
-            $\operatorname{Cov}(\dot x_t, x_t \mid k) = \tfrac12\,\dot S_k$; the mixture averages over
-            the posterior of k.
+        Component k moves by $\dot m_k + \tfrac12\,\dot S_k S_k^{-1}(x - m_k)$, because
+        $\operatorname{Cov}(\dot x_t, x_t \mid k) = \tfrac12\,\dot S_k$; the mixture averages over
+        the posterior of k.
 
-            Source: here.
+        Source: here.
         Book: eq:mixture-velocity.
         """
         i = self.interpolant
@@ -192,15 +206,7 @@ class MixturePath:
         return (b * self.base.covs[:, None] + a * self.target.covs[None] + c * eye).flatten(1, 2)
 
     def _check(self, t: Time, x: Points) -> None:
-        like = self.target.means
-        if (
-            x.ndim != 2
-            or x.shape[1] != self.target.dim
-            or x.dtype != like.dtype
-            or x.device != like.device
-        ):
-            want = f"(n, {self.target.dim}), {like.dtype}, {like.device}"
-            raise ValueError(f"points must be {want}, got {tuple(x.shape)}, {x.dtype}, {x.device}.")
+        check_points(x, self.target.means)
         if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
             raise ValueError(f"a time has shape () or (n,) = ({len(x)},), got {tuple(t.shape)}.")
 
@@ -213,7 +219,7 @@ def _batch(curve: object, t: Time, like: Tensor) -> Float[Tensor, "b 1 1 1"]:
 
 def _rows(x: Points, columns: Float[Tensor, "b k d r"]) -> Float[Tensor, "n k d"]:
     """Undo the layout of `offsets`: one row per sample and component."""
-    return columns.permute(0, 3, 1, 2).reshape(len(x), -1, x.shape[1])
+    return columns.permute(0, 3, 1, 2).reshape(len(x), columns.shape[1], x.shape[1])
 
 
 def _draw(law: Mixture, k: Tensor, generator: torch.Generator) -> Points:

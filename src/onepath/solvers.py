@@ -53,7 +53,7 @@ def euler(dynamics: Dynamics) -> Step:
             ahead if dynamics.eta is zero else ahead + dynamics.eta(t) * h.sqrt() * draw()
         ), memory
 
-    return _with_level(step, dynamics)
+    return _with_level(step, dynamics, uses_both_ends=False)
 
 
 def heun(dynamics: Dynamics) -> Step:
@@ -130,6 +130,7 @@ def _states(
     _check(step, x, times, generator)
 
     def draw() -> Tensor:
+        _check_generator(generator, x.device)
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
     memory = None
@@ -144,8 +145,12 @@ def _check(step: Step, x: Tensor, times: Tensor, generator: torch.Generator | No
         raise ValueError(
             f"a state is a floating-point tensor (n, d), got {tuple(x.shape)} {x.dtype}."
         )
-    if times.ndim != 1 or len(times) < 2 or not (times.diff() > 0).all():
-        raise ValueError(f"times must increase, at least two of them, got {times.tolist()}.")
+    if times.ndim != 1 or len(times) < 2 or not times.is_floating_point():
+        raise ValueError(
+            f"times are two or more floating-point numbers, got {tuple(times.shape)} {times.dtype}."
+        )
+    if not (times.diff() > 0).all():
+        raise ValueError(f"times must increase, got {times.tolist()}.")
     if not 0 <= times[0] <= times[-1] <= 1:
         raise ValueError(
             f"times lie in [0, 1], base to target, got {times[0]:g} to {times[-1]:g}; "
@@ -154,18 +159,22 @@ def _check(step: Step, x: Tensor, times: Tensor, generator: torch.Generator | No
     eta = getattr(step, "eta", zero)  # a step that says nothing is taken to be noiseless
     if eta is zero:
         return
-    levels = eta(times)
-    # a level may be infinite at the very end, where no step starts
-    if not (levels[:-1].isfinite().all() and (levels[:-1] >= 0).all() and not levels[-1] < 0):
+    # a level may be infinite at the very end, if the step uses levels at its start only
+    levels = eta(times if getattr(step, "uses_both_ends", True) else times[:-1])
+    if not (levels.isfinite().all() and (levels >= 0).all()):
         raise ValueError(f"eta must be finite and nonnegative on the grid, got {levels.tolist()}.")
+    _check_generator(generator, x.device)
+
+
+def _check_generator(generator: torch.Generator | None, device: torch.device) -> None:
     if generator is None:
         raise ValueError(
             "this step draws noise; pass generator=torch.Generator(device) with a seed."
         )
-    check_generator(generator, x.device)
+    check_generator(generator, device)
 
 
-def _with_level(step: Step, dynamics: Dynamics) -> Step:
+def _with_level(step: Step, dynamics: Dynamics, uses_both_ends: bool = True) -> Step:
     """Let the step carry its noise level, so that a run can check it once, on its grid."""
-    step.eta = dynamics.eta
+    step.eta, step.uses_both_ends = dynamics.eta, uses_both_ends
     return step

@@ -59,6 +59,8 @@ class Check:
             raise ValueError(
                 f"{self.label}: the bound must be positive and finite, got {self.bound}."
             )
+        if self.error < 0:
+            raise ValueError(f"{self.label}: an error is a distance, got {self.error}; take abs().")
 
     @property
     def holds(self) -> bool:
@@ -139,6 +141,8 @@ def worst(label: str, residual: Float[Tensor, "..."], bound: float = 1e-9) -> Ch
 
     The default bound leaves float64 with its 16 digits about six for cancellation and conditioning.
     """
+    if residual.numel() == 0:
+        raise ValueError(f"{label}: a residual needs at least one point, got none.")
     return Check(label, "identity", residual.abs().max().item(), bound)
 
 
@@ -180,9 +184,10 @@ def order(label: str, sizes: list[float], errors: list[float], expected: float) 
 def below(label: str, left: float, right: float) -> Check:
     """Check the inequality `left <= right` between a nonnegative and a positive number, keeping
     both sides."""
-    if not (left >= 0 and right > 0):
+    if not (0 <= left < math.inf and 0 < right < math.inf):
         raise ValueError(
-            f"{label}: both sides must be positive to compare them, got {left} and {right}."
+            f"{label}: compare a finite nonnegative left side with a finite positive right side, "
+            f"got {left} and {right}; move terms until both are."
         )
     return Check(label, "bound", left / right, 1.0, (left, right))
 
