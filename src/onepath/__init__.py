@@ -17,7 +17,8 @@ READING_ORDER = (
     "interpolants",  # chapter 4
     "oracles",  # chapter 4
     "fields",  # chapter 0 states the table, chapter 9 derives it
-    "conventions",  # chapter 0: the clocks and signs of other papers
+    "conventions",  # chapter 0: how the clocks and signs of other papers translate
+    "papers",  # chapter 0: those papers, a row each
     "dynamics",  # chapter 6
     "solvers",  # chapter 6
     "objectives",  # chapter 13, and chapters 8 to 11

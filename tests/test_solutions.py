@@ -1,0 +1,72 @@
+"""Every exercise: its solution is right, its blank not attempted, and wrong answers are caught."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from onepath import exercises
+
+ROOT = Path(__file__).parents[1]
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```python (answer|wrong)\n(.*?)^```$", re.M | re.S)
+MARK = re.compile(r"""\bmark\(["'](ex:[\w-]+)["'], (\w+)\)""")
+
+
+def chapters() -> dict[str, str]:
+    """The text of each chapter, by its number."""
+    return {
+        p.name[:2]: p.read_text("utf8") for p in sorted((ROOT / "book").glob("[0-9][0-9]-*.md"))
+    }
+
+
+def solutions() -> dict[str, list[tuple[str, str]]]:
+    """The blocks (answer or wrong, code) of each exercise, by label."""
+    found = {}
+    for page in sorted((ROOT / "solutions").glob("[0-9][0-9].md")):
+        for section in re.split(r"^## ", page.read_text("utf8"), flags=re.M)[1:]:
+            found[section.split("\n", 1)[0].strip()] = BLOCK.findall(section)
+    return found
+
+
+MARKED = {label: name for text in chapters().values() for label, name in MARK.findall(text)}
+SOLVED = solutions()
+
+
+def function(code: str, name: str) -> exercises.Answer:
+    namespace = {"todo": exercises.todo}
+    exec(compile(code, name, "exec"), namespace)
+    return namespace[name]
+
+
+def test_exercises_tests_and_solutions_are_the_same_set():
+    assert set(MARKED) == set(exercises.TESTS) == set(SOLVED)
+
+
+@pytest.mark.parametrize("label", sorted(SOLVED))
+def test_the_solution_is_right_and_unique(label):
+    (code,) = [code for kind, code in SOLVED[label] if kind == "answer"]
+    mark = exercises.judge(label, function(code, MARKED[label]))
+    assert mark.right, mark.reason
+
+
+@pytest.mark.parametrize("label", sorted(SOLVED))
+def test_the_blank_of_the_chapter_scores_nothing(label):
+    name = MARKED[label]
+    (blank,) = [
+        cell
+        for text in chapters().values()
+        for cell in CELL.findall(text)
+        if f"def {name}(" in cell and "todo()" in cell
+    ]
+    mark = exercises.judge(label, function(re.sub(r"^:.*\n", "", blank, flags=re.M), name))
+    assert not mark.right and mark.reason == "not attempted"
+
+
+@pytest.mark.parametrize("label", sorted(SOLVED))
+def test_plausible_wrong_answers_score_nothing_and_do_not_crash(label):
+    wrong = [code for kind, code in SOLVED[label] if kind == "wrong"]
+    assert len(wrong) >= 2
+    for code in wrong:
+        mark = exercises.judge(label, function(code, MARKED[label]))
+        assert not mark.right and "raised" not in mark.reason, mark.reason
