@@ -131,7 +131,7 @@ def offsets(x: Points, means: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d r"
     return (x.reshape(len(means), r, 1, x.shape[1]) - means[:, None]).permute(0, 2, 3, 1)
 
 
-def check_points(x: Points, like: Float[Tensor, "k d"]) -> None:
+def check_points(x: Tensor, like: Tensor) -> None:
     """Raise ValueError unless x holds points of the space, dtype and device of `like`."""
     d = like.shape[1]
     if x.ndim != 2 or x.shape[1] != d or x.dtype != like.dtype or x.device != like.device:

@@ -106,14 +106,16 @@ class MixturePath:
     def means(self, t: Time) -> Float[Tensor, "b k d"]:
         """Means of the components at time t: b = 1, or n if each sample has its time; k counts
         pairs."""
-        sigma = _batch(self.interpolant.sigma, t, self.target.means)
-        alpha = _batch(self.interpolant.alpha, t, self.target.means)
+        sigma, alpha = (
+            self._batch(self.interpolant.sigma(t)),
+            self._batch(self.interpolant.alpha(t)),
+        )
         a, m = self.base.means[:, None], self.target.means[None]
         return (sigma * a + alpha * m).flatten(1, 2)
 
     def covs(self, t: Time) -> Float[Tensor, "b k d d"]:
         i = self.interpolant
-        return self._mix_covs(i.variance, lambda s: i.alpha(s) ** 2, i.gamma2, t)
+        return self._mix_covs(i.variance(t), i.alpha(t) ** 2, i.gamma2(t))
 
     def log_density(self, t: Time, x: Points) -> Values:
         r"""$\log\rho_t(x)$."""
@@ -138,9 +140,11 @@ class MixturePath:
         Book: eq:mixture-velocity.
         """
         i = self.interpolant
-        d_alpha2 = lambda s: rate(lambda u: i.alpha(u) ** 2, s)
-        dS = self._mix_covs(lambda s: rate(i.variance, s), d_alpha2, lambda s: rate(i.gamma2, s), t)
-        return self._average(t, x, self._mean_rates(t)[..., None] + 0.5 * dS @ self._solved(t, x))
+        curves = lambda s: torch.stack([i.sigma(s), i.alpha(s), i.variance(s), i.gamma2(s)])
+        d_sigma, d_alpha, d_variance, d_gamma2 = rate(curves, t)
+        dm = self._mean_rates(d_sigma, d_alpha)
+        dS = self._mix_covs(d_variance, 2 * i.alpha(t) * d_alpha, d_gamma2)
+        return self._average(t, x, dm[..., None] + 0.5 * dS @ self._solved(t, x))
 
     def denoiser(self, t: Time, x: Points) -> Points:
         r"""$\hat x_t(x) = \mathbb E[x_1 \mid x_t = x]$, component by component $m_j + \alpha C_j
@@ -153,7 +157,7 @@ class MixturePath:
         Within a component $C - \alpha^2 C S^{-1} C$; between components the spread of their means.
         """
         C, S = self._per_pair(self.target.covs), self.covs(t)
-        alpha = _batch(self.interpolant.alpha, t, x)
+        alpha = self._batch(self.interpolant.alpha(t))
         inside = C - alpha**2 * C @ torch.linalg.solve(S, C.expand_as(S))
         centre = _rows(x, self._denoised(t, x))
         p = self.posterior(t, x)
@@ -169,12 +173,13 @@ class MixturePath:
 
     def _solved(self, t: Time, x: Points) -> Float[Tensor, "b k d r"]:
         """$S_k^{-1}(x - m_k)$, as columns."""
+        self._check(t, x)
         return torch.linalg.solve(self.covs(t), offsets(x, self.means(t)))
 
     def _denoised(self, t: Time, x: Points) -> Float[Tensor, "b k d r"]:
         """The mean of x_1 given x_t = x and the pair of components, as columns."""
         m, C = self._per_pair(self.target.means), self._per_pair(self.target.covs)
-        return m[..., None] + _batch(self.interpolant.alpha, t, x) * C @ self._solved(t, x)
+        return m[..., None] + self._batch(self.interpolant.alpha(t)) * C @ self._solved(t, x)
 
     def _per_pair(self, of_target: Tensor) -> Tensor:
         """A parameter of the target's components, once for each pair, in the order of `means`."""
@@ -184,37 +189,26 @@ class MixturePath:
         """Mean over the posterior of the component."""
         return torch.einsum("nk,nkd->nd", self.posterior(t, x), _rows(x, columns))
 
-    def _mean_rates(self, t: Time) -> Float[Tensor, "b k d"]:
-        like = self.target.means
-        sigma = _batch(lambda s: rate(self.interpolant.sigma, s), t, like)
-        alpha = _batch(lambda s: rate(self.interpolant.alpha, s), t, like)
+    def _mean_rates(self, d_sigma: Time, d_alpha: Time) -> Float[Tensor, "b k d"]:
         a, m = self.base.means[:, None], self.target.means[None]
-        moved = (
-            sigma * a
-        )  # at the end of a square-root schedule the rate is infinite, and a = 0 stays 0
-        return (torch.where(a == 0, torch.zeros_like(moved), moved) + alpha * m).flatten(1, 2)
+        # where a square-root schedule ends its rate is infinite, and a mean of 0 stays 0
+        moved = torch.where(a == 0, 0.0, self._batch(d_sigma) * a)
+        return (moved + self._batch(d_alpha) * m).flatten(1, 2)
 
-    def _mix_covs(
-        self, base: object, target: object, latent: object, t: Time
-    ) -> Float[Tensor, "b k d d"]:
-        b, a, c = (
-            _batch(curve, t, self.target.means)[..., None] for curve in (base, target, latent)
-        )
-        eye = torch.eye(
-            self.target.dim, dtype=self.target.means.dtype, device=self.target.means.device
-        )
+    def _mix_covs(self, base: Time, target: Time, latent: Time) -> Float[Tensor, "b k d d"]:
+        b, a, c = (self._batch(weight)[..., None] for weight in (base, target, latent))
+        eye = torch.eye(self.target.dim).to(self.target.means)
         return (b * self.base.covs[:, None] + a * self.target.covs[None] + c * eye).flatten(1, 2)
+
+    def _batch(self, value: Time) -> Float[Tensor, "b 1 1 1"]:
+        """A curve's value with b = 1 (t of shape ()) or n in front, to broadcast over pairs of
+        components and over coordinates."""
+        return value.to(self.target.means).reshape(-1, 1, 1, 1)
 
     def _check(self, t: Time, x: Points) -> None:
         check_points(x, self.target.means)
         if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
             raise ValueError(f"a time has shape () or (n,) = ({len(x)},), got {tuple(t.shape)}.")
-
-
-def _batch(curve: object, t: Time, like: Tensor) -> Float[Tensor, "b 1 1 1"]:
-    """A curve's values with b = 1 (t of shape ()) or n in front, to broadcast over components and
-    coordinates."""
-    return curve(t).to(like).reshape(-1, 1, 1, 1)
 
 
 def _rows(x: Points, columns: Float[Tensor, "b k d r"]) -> Float[Tensor, "n k d"]:

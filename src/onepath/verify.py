@@ -151,6 +151,8 @@ def mean(label: str, samples: Values, target: float, z: float = 4.0) -> Check:
 
     At z = 4 a true claim fails for one seed in 16 000, by the normal approximation.
     """
+    if len(samples) < 2:
+        raise ValueError(f"{label}: a standard error needs two samples, got {len(samples)}.")
     error = (samples.mean() - target) / (samples.std() / len(samples) ** 0.5)
     return Check(label, "law", error.abs().item(), z)
 

@@ -1,0 +1,31 @@
+"""Fixtures of the unit tests: a seeded generator and the devices of this machine."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("book", deadline=None, derandomize=True, max_examples=20, database=None)
+settings.load_profile("book")
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+GPU = {"cpu": (), "cuda": (pytest.mark.gpu,)}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=GPU[name]) for name in DEVICES])
+def device(request) -> torch.device:
+    """Every device present, one after the other."""
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Fresh for each test, so that no test depends on the order of the others."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def untouched_global_randomness():
+    """Whatever is random takes a generator: no test, and nothing it calls, may draw without one."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before), "something drew from the global generator."

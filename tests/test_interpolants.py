@@ -1,0 +1,258 @@
+"""Claims of chapter 4: interpolants and schedules, against quadrature and moment equations."""
+
+import math
+
+import pytest
+import scipy.integrate
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laws import F64, INTERPOLANTS, NOISING, inner_times, points, scalar
+from onepath.calculus import rate, zero
+from onepath.interpolants import (
+    Interpolant,
+    bridge,
+    half_log_snr,
+    linear,
+    noising_diffusion,
+    trigonometric,
+    variance_exploding,
+    variance_preserving,
+)
+from onepath.shapes import per_point
+from onepath.verify import expect, mean, refute, worst
+
+every = pytest.mark.parametrize("name", INTERPOLANTS)
+every_noising = pytest.mark.parametrize("name", NOISING)
+
+
+def value(curve, t: float) -> float:
+    return curve(scalar(t)).item()
+
+
+@pytest.mark.parametrize("path", [linear, trigonometric, bridge(0.7)])
+def test_an_interpolant_starts_at_its_base_and_ends_at_its_target_exactly(path, generator):
+    x0, x1, z = (points(4, generator) for _ in range(3))
+    assert torch.equal(path(scalar(0.0), x0, x1, z), x0)
+    assert torch.equal(path(scalar(1.0), x0, x1, z), x1)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        one = torch.ones((), dtype=dtype)
+        assert path.sigma(one) == 0 and path.alpha(0 * one) == 0
+
+
+def test_the_state_is_what_its_equation_says(generator):
+    x0, x1, z, t = *(points(5, generator) for _ in range(3)), inner_times(5, generator)
+    path = INTERPOLANTS["own latent noise"]
+    rows = []
+    for s, a, b, c in zip(t.tolist(), x0, x1, z):
+        rows.append((1 - s**2) * a + s**3 * b + math.sqrt(0.4 * s) * (1 - s) * c)
+    expect(worst("eq:interpolant", path(t, x0, x1, z) - torch.stack(rows)))
+    loop = torch.cat([path(t[i : i + 1], x0[[i]], x1[[i]], z[[i]]) for i in range(5)])
+    assert torch.equal(path(t, x0, x1, z), loop)
+    refute(
+        worst("eq:interpolant", path(1 - t, x0, x1, z) - torch.stack(rows)),
+        "clock: base and target exchanged",
+    )
+    without = Interpolant(path.sigma, path.alpha)
+    refute(
+        worst("eq:interpolant", without(t, x0, x1) - torch.stack(rows)),
+        "missing term: the latent noise",
+    )
+
+
+@every
+def test_second_moments_of_an_interpolant_add(name, generator):
+    path, t, n = INTERPOLANTS[name], scalar(0.35), 20_000
+    x0, x1, z = torch.randn(3, n, 2, generator=generator, dtype=F64)
+    x1 = 2 * x1
+    x = path(t, x0, x1, z)
+    exact = (path.variance(t) + 4 * path.alpha(t) ** 2 + path.gamma2(t)).item()
+    expect(mean("eq:interpolant", x[:, 0] ** 2, exact))
+    refute(mean("eq:interpolant", x[:, 0] ** 2, 1.2 * exact), "factor: 1.2")
+    expect(mean("eq:interpolant", x[:, 1] * x0[:, 1], path.sigma(t).item()))
+    expect(mean("eq:interpolant", x[:, 1] * x1[:, 1], 4 * path.alpha(t).item()))
+
+
+@every
+@given(st.floats(0, 1), st.sampled_from([torch.float32, F64]), st.integers(0, 3))
+def test_curves_follow_the_shape_and_dtype_of_time(name, t, dtype, n):
+    path = INTERPOLANTS[name]
+    for time in (torch.tensor(t, dtype=dtype), torch.full((n,), t, dtype=dtype)):
+        for curve in (path.sigma, path.alpha, path.gamma2, path.variance):
+            a = curve(time)
+            assert a.shape == time.shape and a.dtype == dtype and a.isfinite().all()
+            assert (a >= 0).all()
+        assert torch.allclose(path.variance(time), path.sigma(time) ** 2, atol=1e-5, rtol=1e-5)
+
+
+@every
+@given(st.floats(0.001, 0.99), st.floats(1e-3, 1e-2))
+def test_data_grow_and_noise_shrinks(name, t, h):
+    path = INTERPOLANTS[name]
+    assert value(path.sigma, t + h) < value(path.sigma, t)
+    assert value(path.alpha, t + h) > value(path.alpha, t) or path.alpha is torch.ones_like
+    if name in NOISING:
+        snr = half_log_snr(path, torch.tensor([t, t + h], dtype=F64))
+        assert snr[1] > snr[0]
+
+
+# --- the named schedules
+
+
+@pytest.mark.parametrize("low, high", [(0.1, 20.0), (0.3, 7.0), (0.0, 2.0)])
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8, 1.0])
+def test_variance_preserving_integrates_its_rate_of_noising(low, high, t):
+    path = variance_preserving(low, high)
+    total, _ = scipy.integrate.quad(lambda r: low + r * (high - low), 0, 1 - t)
+    alpha = math.exp(-total / 2)
+    check = lambda a: worst("eq:vp", path.alpha(scalar(t)) - a)
+    expect(check(alpha))
+    expect(worst("eq:vp", path.variance(scalar(t)) - (1 - alpha**2)))
+    expect(worst("eq:vp", path.sigma(scalar(t)) ** 2 - (1 - alpha**2)))
+    if 0 < t < 1:
+        refute(check(alpha**2), "factor: the half in the exponent")
+
+
+def test_variance_preserving_has_the_published_defaults():
+    """Worked values: alpha_0 of the docstring, g² = 10.647 at noising time 0.53."""
+    path = variance_preserving()
+    assert value(path.alpha, 0.0) == pytest.approx(0.0066, abs=5e-5)
+    assert value(noising_diffusion(path), 0.47) ** 2 == pytest.approx(10.647, abs=1e-9)
+
+
+def test_variance_exploding_is_geometric_between_its_ends():
+    path = variance_exploding()
+    assert value(path.sigma, 0.0) == pytest.approx(50) and value(path.alpha, 0.3) == 1
+    assert value(path.sigma, 1.0) == pytest.approx(0.01)
+    t = torch.linspace(0, 1, 11, dtype=F64)
+    ratios = path.sigma(t)[1:] / path.sigma(t)[:-1]
+    expect(worst("eq:ve", ratios - (0.01 / 50) ** 0.1))
+    refute(worst("eq:ve", 1 / ratios - (0.01 / 50) ** 0.1), "clock: the noise grows")
+
+
+@pytest.mark.parametrize("tau", [0.3, 2.0])
+def test_the_bridge_has_the_conditional_variance_of_brownian_motion(tau):
+    """Var(W_t | W_1) from the covariance of (W_t, W_1), by a Schur complement."""
+    path = bridge(tau)
+    for t in (0.1, 0.5, 0.8):
+        joint = tau * torch.tensor([[t, t], [t, 1.0]], dtype=F64)
+        exact = 1 / torch.linalg.inv(joint)[0, 0]
+        expect(worst("eq:bridge", path.gamma2(scalar(t)) - exact))
+        refute(worst("eq:bridge", path.gamma2(scalar(t)).sqrt() - exact), "wrong object: the root")
+    assert path.sigma is linear.sigma and path.alpha is linear.alpha
+
+
+def test_the_trigonometric_path_is_a_quarter_of_a_circle():
+    t = torch.linspace(0, 1, 9, dtype=F64)
+    angle = torch.atan2(trigonometric.alpha(t), trigonometric.sigma(t))
+    expect(worst("eq:trigonometric", angle - torch.pi / 2 * t))
+    expect(worst("eq:trigonometric", trigonometric.alpha(t) ** 2 + trigonometric.variance(t) - 1))
+    refute(worst("eq:trigonometric", angle - torch.pi * t), "factor: half a circle")
+
+
+# --- an interpolant read as a noising process
+
+
+@every_noising
+def test_the_noising_process_with_this_diffusion_has_the_variances_of_the_path(name):
+    """dY = f Y dr + g dB adds the variance of g dB, carried along by alpha, by quadrature."""
+    path, start, stop = NOISING[name], 0.9, 0.2
+    t = torch.linspace(stop, start, 4001, dtype=F64)
+
+    def check(g):
+        carried = (path.alpha(scalar(stop)) / path.alpha(t)) ** 2
+        added = scipy.integrate.simpson((carried * g(t) ** 2).numpy(), x=t.numpy())
+        kept = carried[-1] * path.variance(t)[-1]
+        return worst("eq:noising-diffusion", (kept + added) / path.variance(t)[0] - 1)
+
+    g = noising_diffusion(path)
+    expect(check(g))
+    refute(check(lambda t: g(t) * 2**0.5), "factor: twice g²")
+    refute(check(lambda t: g(t) ** 2), "factor: the square of g")
+    refute(check(lambda t: g(1 - t)), "clock: g read backwards")
+
+
+@every_noising
+@pytest.mark.parametrize("each", [False, True])
+def test_the_diffusion_is_twice_the_variance_times_the_rate_of_the_signal(name, each, generator):
+    path = NOISING[name]
+    t = inner_times(6, generator) if each else scalar(0.4)
+    g2 = noising_diffusion(path)(t) ** 2
+    snr = rate(lambda s: torch.log(path.alpha(s) / path.sigma(s)), t)
+    expect(worst("eq:noising-diffusion", g2 / path.variance(t) - 2 * snr))
+    expect(worst("eq:half-log-snr", rate(lambda s: half_log_snr(path, s), t) - snr))
+    refute(worst("eq:noising-diffusion", g2 / path.variance(t) - snr), "factor: half of it")
+
+
+def test_diffusions_known_by_hand():
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=F64)
+    known = {
+        "linear": 2 * (1 - t) / t,
+        "trigonometric": torch.pi / torch.tan(torch.pi * t / 2),
+        "VP": 0.1 + (1 - t) * 19.9,
+        "VP, rough": 0.3 + (1 - t) * 6.7,
+    }
+    for name, g2 in known.items():
+        expect(worst("eq:noising-diffusion", noising_diffusion(NOISING[name])(t) ** 2 - g2))
+    wrong = noising_diffusion(linear)(t)
+    refute(worst("eq:noising-diffusion", wrong - known["linear"]), "factor: g in place of g²")
+
+
+def test_half_log_snr_is_the_logit_on_the_linear_path():
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=F64)
+    expect(worst("eq:half-log-snr", half_log_snr(linear, t) - torch.logit(t)))
+    refute(worst("eq:half-log-snr", 2 * half_log_snr(linear, t) - torch.logit(t)), "factor: full")
+
+
+def test_diffusion_at_the_ends_is_its_limit():
+    one, nil = scalar(1.0), scalar(0.0)
+    assert noising_diffusion(linear)(one) == 0 and noising_diffusion(trigonometric)(one) == 0
+    assert noising_diffusion(linear)(nil) == math.inf
+    assert value(noising_diffusion(variance_preserving(0.1, 20.0)), 1.0) ** 2 == pytest.approx(0.1)
+    assert half_log_snr(linear, one) == math.inf and half_log_snr(linear, nil) == -math.inf
+
+
+# --- bad input
+
+
+def test_ends_that_do_not_pair_are_refused(generator):
+    x, t = points(4, generator), scalar(0.5)
+    with pytest.raises((ValueError, TypeError), match=r"paired row by row|x1"):
+        linear(t, x, points(3, generator))
+    with pytest.raises(ValueError, match="pass z, standard normal of the shape of x0, got None"):
+        bridge()(t, x, x)
+    with pytest.raises((ValueError, TypeError), match="got .1, 2. for .4, 2.|z"):
+        bridge()(t, x, x, x[:1])
+    with pytest.raises((ValueError, TypeError), match="a time has shape|t"):
+        linear(inner_times(3, generator), x, x)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: bridge(0.0), "positive temperature, got tau = 0.0; without noise it is `linear`"),
+        (lambda: bridge(-1.0), "positive temperature"),
+        (lambda: variance_preserving(-0.1, 2.0), "0 <= low <= high"),
+        (lambda: variance_preserving(3.0, 2.0), "0 <= low <= high and high > 0, got 3.0 and 2.0"),
+        (lambda: variance_preserving(0.0, 0.0), "0 <= low <= high"),
+        (lambda: variance_exploding(0.0, 2.0), "0 < low < high"),
+        (lambda: variance_exploding(2.0, 2.0), "0 < low < high, got 2.0 and 2.0"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_latent_noise_is_no_noising_schedule():
+    for use in (lambda: half_log_snr(bridge(), scalar(0.5)), lambda: noising_diffusion(bridge())):
+        with pytest.raises(ValueError, match="only without latent noise"):
+            use()
+    assert linear.gamma2 is zero
+
+
+def test_per_point_readies_a_curve_to_multiply_points(generator):
+    t, x = inner_times(3, generator), points(3, generator, d=3)
+    assert per_point(scalar(2.0)).shape == () and per_point(t).shape == (3, 1)
+    assert torch.equal(per_point(t) * x, torch.stack([s * row for s, row in zip(t, x)]))

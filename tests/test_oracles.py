@@ -1,0 +1,394 @@
+"""Claims of chapter 4: the oracle is the law of its interpolant, its fields are posterior means."""
+
+import pytest
+import scipy.integrate
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laws import (
+    BASE,
+    COUPLING,
+    F64,
+    INTERPOLANTS,
+    NOISING,
+    PATHS,
+    TARGET,
+    inner_times,
+    points,
+    random_mixture,
+    same_rows,
+    scalar,
+    waves,
+)
+from onepath.calculus import gradient, jacobian, rate
+from onepath.interpolants import Interpolant, bridge, linear, variance_exploding
+from onepath.measures import Mixture, standard_normal
+from onepath.oracles import MixturePath
+from onepath.verify import continuity, expect, mean, refute, worst
+
+every = pytest.mark.parametrize("path", PATHS.values(), ids=list(PATHS))
+FIELDS = ["log_density", "posterior", "score", "velocity", "denoiser", "denoiser_cov"]
+
+
+@pytest.fixture(params=["one time", "a time each"])
+def t(request, generator):
+    return scalar(0.3) if request.param == "one time" else inner_times(64, generator)
+
+
+def draws(path, t, n, generator):
+    """The state and the slope of the interpolant through n coupled pairs, with those pairs."""
+    x0, x1 = path.ends(n, generator)
+    z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
+    move = lambda s: path.interpolant(s, x0, x1, z)
+    return move(t), rate(move, t), x0, x1
+
+
+# --- the law
+
+
+@every
+@pytest.mark.parametrize("at", [0.15, 0.6])
+def test_samples_of_the_path_have_the_law_of_its_density(path, at, generator):
+    """E cos(u·x) of the density by quadrature over the plane, and of the samples by their mean."""
+    t, u = scalar(at), torch.tensor([0.4, -0.3], dtype=F64) / path.interpolant.sigma(scalar(at))
+    x = path.sample(t, 20_000, generator)
+    width = 8 * x.std().item()
+    line = torch.linspace(-width, width, 400, dtype=F64) + x.mean()
+    grid = torch.cartesian_prod(line, line)
+    mass = path.log_density(t, grid).exp() * (line[1] - line[0]) ** 2
+    expect(worst("eq:mixture-path", mass.sum() - 1))
+    expect(mean("eq:mixture-path", (x @ u).cos(), (mass * (grid @ u).cos()).sum().item()))
+    expect(mean("eq:mixture-path", (x @ u).sin(), (mass * (grid @ u).sin()).sum().item()))
+    refute(
+        max(
+            (
+                mean("eq:mixture-path", f(1.2 * x @ u), (mass * f(grid @ u)).sum().item())
+                for f in (torch.cos, torch.sin)
+            ),
+            key=lambda check: check.error,
+        ),
+        "factor: the state stretched by a fifth",
+    )
+
+
+@pytest.mark.parametrize("name", INTERPOLANTS)
+def test_density_is_a_product_of_characteristic_functions_turned_back(name):
+    """In one dimension, with free ends: the Fourier integral of
+    phi_0(sigma u) phi_1(alpha u) exp(-gamma² u² / 2)."""
+    base, target, i = random_mixture(1, 1, 2), random_mixture(2, 1, 3), INTERPOLANTS[name]
+    t, x = scalar(0.4), torch.tensor([[-1.0], [0.2], [1.7]], dtype=F64)
+    sigma, alpha, gamma2 = (c(t) for c in (i.sigma, i.alpha, i.gamma2))
+    path = MixturePath(i, target, base)
+    u = torch.linspace(-40, 40, 16_001, dtype=F64) / (sigma + alpha)
+    phi = waves(base, sigma * u[:, None]) * waves(target, alpha * u[:, None])
+    phi = phi * torch.exp(-0.5 * gamma2 * u**2)
+    kernel = (torch.exp(-1j * x * u) * phi).real / (2 * torch.pi)
+    exact = torch.from_numpy(scipy.integrate.simpson(kernel.numpy(), x=u.numpy(), axis=1))
+    expect(worst("eq:mixture-path", path.log_density(t, x).exp() - exact))
+    refute(
+        worst("eq:mixture-path", MixturePath(i, base, target).log_density(t, x).exp() - exact),
+        "clock: base and target exchanged",
+    )
+
+
+def test_coupled_ends_are_drawn_together_and_in_their_own_law(generator):
+    path, u = PATHS["linear, coupled ends"], torch.tensor([0.7, -0.4], dtype=F64)
+    x0, x1 = path.ends(20_000, generator)
+    for x, law in ((x0, BASE), (x1, TARGET)):
+        expect(mean("eq:mixture-path", (x @ u).cos(), waves(law, u).real.item()))
+        expect(mean("eq:mixture-path", (x @ u).sin(), waves(law, u).imag.item()))
+    together = (COUPLING * torch.outer(BASE.means[:, 0], TARGET.means[:, 0])).sum().item()
+    apart = (BASE.mean[0] * TARGET.mean[0]).item()
+    expect(mean("eq:mixture-path", x0[:, 0] * x1[:, 0], together))
+    refute(mean("eq:mixture-path", x0[:, 0] * x1[:, 0], apart), "hypothesis: independent ends")
+
+
+@every
+def test_the_law_at_both_ends_is_that_of_the_ends(path, generator):
+    x, i = points(16, generator), path.interpolant
+    if i.alpha(scalar(0.0)) == 0:
+        assert (path.log_density(scalar(0.0), x) - path.base.log_prob(x)).abs().max() < 1e-9
+    if i.sigma(scalar(1.0)) == 0:
+        assert (path.log_density(scalar(1.0), x) - path.target.log_prob(x)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("low, high", [(0.01, 50.0), (0.1, 3.0)])
+def test_a_sampler_starts_from_the_noise_of_time_zero(low, high, generator):
+    path = MixturePath(variance_exploding(low, high), TARGET)
+    x = path.reference(20_000, generator)
+    expect(mean("eq:reference", x[:, 0] ** 2, high**2))
+    expect(mean("eq:reference", x[:, 1], 0.0))
+    refute(mean("eq:reference", x[:, 0] ** 2, high), "factor: the variance is the square")
+
+
+# --- the fields
+
+
+@every
+def test_score_is_the_gradient_of_the_log_density(path, t, generator):
+    x = points(64, generator)
+    exact = gradient(path.log_density, t, x)
+    expect(worst("eq:score", path.score(t, x) - exact))
+    refute(worst("eq:score", -path.score(t, x) - exact), "sign: towards the tails")
+
+
+@every
+def test_velocity_carries_the_law(path, t, generator):
+    x = points(64, generator)
+    residual = lambda v: worst("eq:mixture-velocity", continuity(path.log_density, v, t, x), 1e-8)
+    expect(residual(path.velocity))
+    if t.ndim:
+        return
+    refute(residual(lambda t, x: 0.99 * path.velocity(t, x)), "factor: one per cent")
+    refute(residual(lambda t, x: path.velocity(1 - t, x)), "clock: read backwards")
+    shifted = MixturePath(
+        Interpolant(
+            path.interpolant.sigma, path.interpolant.alpha, lambda s: path.interpolant.gamma2(s) + s
+        ),
+        path.target,
+        path.base,
+        path.weights,
+    )
+    refute(residual(shifted.velocity), "missing term: half the rate of gamma² times the score")
+
+
+@every
+def test_velocity_is_the_mean_slope_given_the_state(path, generator):
+    """E[(slope - v) f(state)] = 0 for every f; the continuity equation cannot see a rotation."""
+    t = scalar(0.4)
+    x, slope, _, _ = draws(path, t, 20_000, generator)
+    scale = x.std(0)
+    tests = [torch.ones_like(x), x / scale, (x / scale).flip(1), (2 * x / scale).sin()]
+    gap = slope - path.velocity(t, x)
+    for f in tests:
+        expect(mean("eq:mixture-velocity", (gap * f).sum(1), 0.0))
+    spin = (
+        slope
+        - path.velocity(t, x)
+        - 0.3 * slope.std() * (x / scale) @ torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=F64)
+    )
+    swirl = x / scale @ torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=F64)
+    refute(
+        mean("eq:mixture-velocity", (spin * swirl).sum(1), 0.0),
+        "wrong object: a rotation added, which moves mass in circles",
+    )
+
+
+@every
+def test_denoiser_is_the_mean_of_the_target_given_the_state(path, generator):
+    t = scalar(0.4)
+    x, _, _, x1 = draws(path, t, 20_000, generator)
+    scale = x.std(0)
+    tests = [torch.ones_like(x), x / scale, (x / scale).flip(1), (2 * x / scale).sin()]
+    for f in tests:
+        expect(mean("eq:denoiser", ((x1 - path.denoiser(t, x)) * f).sum(1), 0.0))
+    wrong = x1 - 0.8 * path.denoiser(t, x)
+    refute(mean("eq:denoiser", (wrong * x1).sum(1), 0.0), "factor: 0.8")
+
+
+@every
+def test_denoiser_covariance_is_that_of_the_target_given_the_state(path, generator):
+    t = scalar(0.6)
+    x, _, _, x1 = draws(path, t, 20_000, generator)
+    centred, cov = x1 - path.denoiser(t, x), path.denoiser_cov(t, x)
+    for i, j in [(0, 0), (0, 1), (1, 1)]:
+        gap = centred[:, i] * centred[:, j] - cov[:, i, j]
+        for f in (torch.ones_like(gap), x[:, 0] / x[:, 0].std(), (x[:, 1] / x[:, 1].std()).cos()):
+            expect(mean("eq:denoiser-cov", gap * f, 0.0))
+    wrong = centred[:, 0] ** 2 - 0.5 * cov[:, 0, 0]
+    refute(mean("eq:denoiser-cov", wrong, 0.0), "factor: half")
+
+
+@pytest.mark.parametrize("name", NOISING)
+def test_denoiser_obeys_tweedie_and_its_covariance_is_a_jacobian(name, t, generator):
+    """The Gaussian base only: first and second derivatives of the log-density, by autodiff."""
+    path, x = MixturePath(NOISING[name], TARGET), points(64, generator)
+    column = lambda a: a[:, None] if a.ndim else a
+    alpha, var = path.interpolant.alpha(t), path.interpolant.variance(t)
+    slope = gradient(path.log_density, t, x)
+    exact = (x + column(var) * slope) / column(alpha)
+    expect(worst("eq:tweedie", path.denoiser(t, x) - exact, 1e-8))
+    refute(
+        worst("eq:tweedie", path.denoiser(t, x) - (x + column(var.sqrt()) * slope) / column(alpha)),
+        "factor: sigma in place of its square",
+    )
+    second = (var / alpha)[..., None, None] * jacobian(path.denoiser, t, x)
+    expect(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - second, 1e-8))
+    refute(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - 2 * second, 1e-8), "factor: 2")
+
+
+@pytest.mark.parametrize("base", [random_mixture(1, 1, 2), standard_normal(1, TARGET.means)])
+def test_posterior_moments_are_integrals_of_bayes_rule(base):
+    """One dimension, any base: p(x1 | x) is proportional to p1(x1) p0((x - alpha x1) / sigma)."""
+    target, t = random_mixture(5, 1, 3), scalar(0.4)
+    path = MixturePath(linear, target, base)
+    y = torch.linspace(-25, 25, 20_001, dtype=F64)
+    for x in (-1.0, 0.3, 2.0):
+        logs = target.log_prob(y[:, None]) + base.log_prob(((x - 0.4 * y) / 0.6)[:, None])
+        w = logs.softmax(0)
+        m = (w * y).sum()
+        point = torch.tensor([[x]], dtype=F64)
+        expect(worst("eq:denoiser", path.denoiser(t, point) - m))
+        v = (w * (y - m) ** 2).sum()
+        expect(worst("eq:denoiser-cov", path.denoiser_cov(t, point) - v))
+        refute(worst("eq:denoiser-cov", path.denoiser_cov(t, point) - v - m**2), "missing term: m²")
+
+
+@every
+def test_posterior_of_the_component_is_a_probability_with_the_right_mean(path, generator):
+    t = scalar(0.5)
+    p = path.posterior(t, path.sample(t, 20_000, generator))
+    assert p.shape == (20_000, path.weights.numel())
+    expect(worst("eq:posterior", p.sum(1) - 1))
+    for k, w in enumerate(path.weights.flatten()):
+        expect(mean("eq:posterior", p[:, k], w.item()))
+    if len(path.base.weights) > 1:
+        order = path.weights.T.flatten()  # pairs counted target first
+        refute(
+            max(
+                (mean("eq:posterior", p[:, k], w.item()) for k, w in enumerate(order)),
+                key=lambda check: check.error,
+            ),
+            "wrong object: pairs in the other order",
+        )
+
+
+# --- both ends
+
+
+@every
+def test_fields_at_the_ends_are_their_limits(path, generator):
+    x, inside = points(16, generator), 1e-7
+    for end, near in ((0.0, inside), (1.0, 1 - inside)):
+        for name in FIELDS:
+            at, close = (getattr(path, name)(scalar(s), x) for s in (end, near))
+            assert at.isfinite().all(), f"{name} at {end}"
+            assert (at - close).abs().max() < 1e-3 * (1 + at.abs().max()), f"{name} at {end}"
+
+
+def test_at_the_end_nothing_is_left_to_guess(generator):
+    path, x = MixturePath(linear, TARGET), points(16, generator)
+    one, nil = scalar(1.0), scalar(0.0)
+    assert (path.denoiser(one, x) - x).abs().max() < 1e-9
+    assert path.denoiser_cov(one, x).abs().max() < 1e-9
+    assert (path.denoiser(nil, x) - TARGET.mean).abs().max() < 1e-9
+    assert (path.denoiser_cov(nil, x) - TARGET.cov).abs().max() < 1e-9
+
+
+# --- batches, precision, memory
+
+
+@pytest.mark.parametrize("n, k, d", [(2, 2, 2), (3, 3, 3), (1, 3, 2), (5, 2, 3), (2, 3, 1)])
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("base", [None, 2])
+def test_a_batch_is_a_loop(n, k, d, each, base, generator):
+    ends = {"base": random_mixture(9, d, base)} if base else {}
+    path = MixturePath(bridge(0.7), random_mixture(n + k + d, d, k), **ends)
+    x = points(n, generator, d)
+    t = inner_times(n, generator) if each else scalar(0.4)
+    for name in FIELDS:
+        assert same_rows(getattr(path, name), t, x) < 1e-10, name
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(0, 4),
+    d=st.integers(1, 4),
+    k=st.integers(1, 3),
+    name=st.sampled_from(sorted(INTERPOLANTS)),
+    dtype=st.sampled_from([torch.float32, F64]),
+    each=st.booleans(),
+)
+def test_fields_follow_shape_and_dtype_and_agree_across_precisions(
+    seed, n, d, k, name, dtype, each
+):
+    law, g = random_mixture(seed, d, k), torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=g, dtype=F64)
+    t = inner_times(n, g) if each else scalar(0.4)
+    exact = MixturePath(INTERPOLANTS[name], law)
+    path = MixturePath(INTERPOLANTS[name], random_mixture(seed, d, k, dtype))
+    shapes = [(n,), (n, k), (n, d), (n, d), (n, d), (n, d, d)]
+    for field, shape in zip(FIELDS, shapes):
+        ours = getattr(path, field)(t.to(dtype), x.to(dtype))
+        assert ours.shape == shape and ours.dtype == dtype and ours.isfinite().all()
+        theirs = getattr(exact, field)(t, x)
+        scale = 1 + (theirs.abs().max() if n else 0)
+        assert torch.allclose(ours.double() / scale, theirs / scale, atol=2e-3)
+    assert path.has_gaussian_base
+
+
+def test_a_time_on_the_cpu_serves_points_of_any_device_and_dtype(device):
+    law = Mixture(
+        *(a.to(device, torch.float32) for a in (TARGET.weights, TARGET.means, TARGET.covs))
+    )
+    path, t = MixturePath(bridge(0.7), law), scalar(0.4)
+    x = path.sample(t, 8, torch.Generator(device).manual_seed(0))
+    assert x.dtype == torch.float32 and x.device.type == device.type
+    for name in FIELDS:
+        assert getattr(path, name)(t, x).dtype == torch.float32
+
+
+def test_points_may_lie_in_memory_as_they_like(generator):
+    path, t, x = PATHS["bridge, mixture base"], scalar(0.3), points(2, generator, d=5).T
+    for name in FIELDS:
+        assert torch.equal(getattr(path, name)(t, x), getattr(path, name)(t, x.contiguous()))
+
+
+def test_a_path_knows_whether_its_base_is_the_standard_normal():
+    assert MixturePath(linear, TARGET).has_gaussian_base
+    for base in (BASE, moved_normal(0.1, 1.0), moved_normal(0.0, 1.1)):
+        assert not MixturePath(linear, TARGET, base).has_gaussian_base
+
+
+def moved_normal(mean: float, var: float) -> Mixture:
+    law = standard_normal(2, TARGET.means)
+    return Mixture(law.weights, law.means + mean, var * law.covs)
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ({"base": random_mixture(0, 3, 2)}, "share dimension, dtype and device, got 3, .* and 2"),
+        ({"base": random_mixture(0, 2, 2, torch.float32)}, "share dimension, dtype and device"),
+        ({"weights": COUPLING}, "one nonnegative weight per pair"),
+        ({"base": BASE, "weights": COUPLING.T.contiguous()}, "margins of a coupling .* base: got"),
+        ({"base": BASE, "weights": COUPLING + 1e-9}, "margins of a coupling"),
+        (
+            {"base": BASE, "weights": torch.tensor([[0.7, -0.1], [-0.4, 0.8]], dtype=F64)},
+            "one nonnegative weight per pair",
+        ),
+        ({"base": BASE, "weights": COUPLING.float()}, "a coupling shares dtype .*float32"),
+    ],
+)
+def test_ends_and_couplings_that_do_not_fit_are_refused(parts, message):
+    with pytest.raises(ValueError, match=message):
+        MixturePath(linear, TARGET, **parts)
+
+
+def test_a_coupling_with_the_wrong_target_margin_is_named():
+    weights = torch.tensor([[0.35, 0.25], [0.05, 0.35]], dtype=F64)
+    with pytest.raises(ValueError, match="target: got"):
+        MixturePath(linear, TARGET, BASE, weights)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_points_and_times_that_do_not_fit_are_refused(name, generator):
+    field, t = getattr(PATHS["linear"], name), scalar(0.5)
+    for x in (points(4, generator, d=1), points(4, generator, d=3), points(4, generator).float()):
+        with pytest.raises(ValueError, match=r"points are \(n, 2\), torch.float64"):
+            field(t, x)
+    for times in (inner_times(3, generator), inner_times(1, generator), t.expand(4, 1)):
+        with pytest.raises((ValueError, TypeError), match=r"a time has shape|'t'"):
+            field(times, points(4, generator))
+
+
+def test_a_generator_on_another_device_is_refused():
+    """Stands in for a CPU generator and a CUDA path, which need a GPU: the device is only named."""
+    path = MixturePath(linear, TARGET)
+    object.__setattr__(path, "weights", path.weights.to("meta"))
+    with pytest.raises(ValueError, match="a generator lives on the device"):
+        path.ends(3, torch.Generator())
