@@ -46,7 +46,11 @@ def quantity(value: float) -> list[nodes.Node]:
 
 
 def _sides(left: float, relation: str, right: float) -> list[nodes.Node]:
-    return [*quantity(left), nodes.Text(f" {relation} "), *quantity(right)]
+    return [
+        *quantity(left),
+        nodes.Text(f"\N{NO-BREAK SPACE}{relation}\N{NO-BREAK SPACE}"),
+        *quantity(right),
+    ]
 
 
 def line(record: dict, docname: str) -> list[nodes.Node]:
@@ -79,7 +83,7 @@ def _evidence(record: dict, held: bool) -> list[nodes.Node]:
         slope = [
             nodes.Text("slope "),
             *quantity(sides[0]),
-            nodes.Text(" for "),
+            nodes.Text(", claimed "),
             *quantity(sides[1]),
         ]
         return [*slope, nodes.Text(", off by "), *_sides(error, relation, bound)]
@@ -112,7 +116,7 @@ def resolved(app, doctree, docname):
     for display in list(doctree.findall(nodes.math_block)):
         if display.get("label"):
             box = nodes.container(classes=["equation"])
-            display.replace_self(box)
+            display.parent.replace(display, box)
             box += [
                 display,
                 nodes.paragraph(

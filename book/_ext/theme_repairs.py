@@ -4,6 +4,11 @@ import shutil
 import tomllib
 from pathlib import Path
 
+from docutils import nodes
+from sphinx_proof.nodes import proof_node
+
+CONTENT = ("proof-content", "exercise-content", "solution-content")
+
 
 def address(app, config):
     """Read address and version from pyproject.toml: links into the source name the release tag."""
@@ -13,6 +18,20 @@ def address(app, config):
     config.html_baseurl = project["urls"]["Documentation"].rstrip("/") + "/"
     config.html_theme_options |= {"repository_url": repository, "repository_branch": tag}
     config.release = config.version = project["version"]
+
+
+def boxes(app, doctree, docname):
+    """One identifier once: the boxes of theorems and exercises all call their content alike."""
+    for section in doctree.findall(nodes.section):
+        if section["ids"] and section["ids"][0] in CONTENT:
+            section["ids"] = []
+    for proof in doctree.findall(proof_node):
+        box = proof[0]
+        box["ids"], box["classes"] = [], ["proof-text"]
+        word = next(iter(box.findall(nodes.Text)))
+        if word.startswith("Proof. "):
+            rest = nodes.Text(word.removeprefix("Proof. "))
+            word.parent.replace(word, [nodes.emphasis(text="Proof."), nodes.Text(" "), rest])
 
 
 def notebook_dependency(app, doctree):
@@ -46,6 +65,7 @@ def notebook_download(app, error):
 def setup(app):
     app.add_config_value("site_source", "", "env")
     app.connect("config-inited", address, priority=100)
+    app.connect("doctree-resolved", boxes)
     app.connect("doctree-read", notebook_dependency)
     app.connect("html-page-context", page_scripts, priority=900)
     app.connect("build-finished", notebook_download)
