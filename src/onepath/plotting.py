@@ -1,7 +1,7 @@
 """Figures of the book. The only module that imports matplotlib.
 
-One function per kind of figure; each takes computed arrays and returns a Figure, so that a chapter's
-cell shows the experiment and hides the drawing. Black is exact, blue computed, vermilion a mistake
+One function per kind of figure; each takes computed arrays and returns a Figure, so that a cell
+shows the experiment and hides the drawing. Black is exact, blue computed, vermilion a mistake
 (Okabe–Ito, which colour-blind readers can tell apart); every panel of a figure shares its axes.
 """
 
@@ -24,6 +24,11 @@ STYLE = {
     "savefig.dpi": 160,
     "figure.dpi": 160,
 }
+
+
+# Activate the backend here: activated inside the first rc_context, its interactive mode would be
+# undone with the style, and a notebook would show no figure after the first.
+plt.switch_backend(plt.get_backend())
 
 
 def paths_over_density(
@@ -98,7 +103,7 @@ def curves(
     labels: tuple[str, str] = ("", ""),
     log: str = "",
 ) -> Figure:
-    """Curves over one axis: exact ones as black lines, computed ones as dots joined, mistakes dashed.
+    """Curves over one axis: exact ones black lines, computed ones joined dots, mistakes dashed.
 
     Args:
         labels: names of the two axes.
