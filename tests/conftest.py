@@ -7,6 +7,8 @@ from hypothesis import settings
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=20, database=None)
 settings.load_profile("book")
 
+torch.set_num_threads(1)  # small tensors: threads that wait for each other cost 17 times the work
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 GPU = {"cpu": (), "cuda": (pytest.mark.gpu,)}
 
