@@ -26,6 +26,7 @@ READING_ORDER = (
     "training",  # chapter 13
     "data",  # chapter 13
     "exercises",  # every chapter
+    "frames",  # pictures with a slider
     "plotting",  # last: nothing depends on it
 )
 

@@ -5,9 +5,12 @@ shows the experiment and hides the drawing. Black is exact, blue computed, vermi
 (Okabe–Ito, which colour-blind readers can tell apart); every panel of a figure shares its axes.
 """
 
+import io
+
 import matplotlib.pyplot as plt
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 EXACT, COMPUTED, WRONG = "#222222", "#0072B2", "#D55E00"
@@ -125,3 +128,13 @@ def curves(
         ax.set(xlabel=labels[0], ylabel=labels[1])
         ax.legend()
     return fig
+
+
+def png(figure: Figure, colours: int = 64) -> bytes:
+    """The picture of a figure as a small PNG with a palette, for `frames`; closes the figure."""
+    raw, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png")
+    plt.close(figure)
+    flat = Image.open(raw).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    flat.save(small, format="png", optimize=True)
+    return small.getvalue()

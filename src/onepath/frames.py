@@ -1,0 +1,169 @@
+"""Two ways to step through pictures that were drawn beforehand.
+
+`FramePlayer` is plain HTML and works in a web page, in Colab and in any notebook, without a kernel
+or a library. `frame_slider` is the same with Jupyter's own widgets, whose slider a reader can link
+to cells of his own. Pictures that are computed while the slider moves are not covered: a page has
+no kernel.
+"""
+
+import base64
+import html
+import itertools
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from string import Template
+
+_serial = itertools.count()
+
+_PLAYER = Template("""<div class="frame-player" id="$id" role="group" aria-label="$label">
+<style>
+.frame-player { margin: 1rem 0; max-width: 100%; }
+.frame-player img { display: block; max-width: 100%; height: auto; background: #fff; }
+.frame-player .controls { display: flex; align-items: center; gap: 0.75rem; margin-top: 0.4rem;
+  max-width: ${width}px; }
+.frame-player input { flex: 1; min-width: 5rem; accent-color: #0072b2; }
+.frame-player output { min-width: 6ch; text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+.frame-player button { min-width: 2.75rem; min-height: 2rem; font: inherit; color: inherit;
+  background: none; border: 1px solid currentColor; border-radius: 4px; cursor: pointer; }
+.frame-player button::before { content: "▶" / ""; }
+.frame-player button[aria-pressed=true]::before { content: "❚❚" / ""; }
+.frame-player button span { position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); }
+@media (prefers-reduced-motion: reduce) { .frame-player button { display: none; } }
+@media print { .frame-player .controls { display: none; } }
+</style>
+<img src="$first" alt="$alt" width="$width" height="$height">
+<div class="controls">
+<button type="button" aria-pressed="false"><span>Play $label</span></button>
+<input type="range" min="0" max="$last" step="1" value="0" aria-label="$label"
+  aria-valuetext="$readout">
+<output aria-live="off">$readout</output>
+</div>
+<script>
+(() => {
+  const root = document.getElementById("$id");
+  const [sources, alts, readouts] = $data;
+  const tags = ["img", "button", "input", "output"];
+  const [img, button, range, output] = tags.map((tag) => root.querySelector(tag));
+  let timer = 0;
+  const show = (k) => {
+    img.src = sources[k];
+    img.alt = alts[k];
+    range.value = k;
+    range.setAttribute("aria-valuetext", readouts[k]);
+    output.textContent = readouts[k];
+  };
+  const play = (on) => {
+    clearInterval(timer);
+    timer = on ? setInterval(step, $interval) : 0;
+    button.setAttribute("aria-pressed", String(on));
+  };
+  const step = () => {
+    const next = Number(range.value) + 1;
+    if (next < sources.length && root.isConnected && !document.hidden) show(next);
+    else play(false);
+  };
+  button.addEventListener("click", () => {
+    if (timer) return play(false);
+    if (Number(range.value) === sources.length - 1) show(0);
+    play(true);
+  });
+  range.addEventListener("input", () => {
+    play(false);
+    show(Number(range.value));
+  });
+})();
+</script></div>""")
+
+
+@dataclass(frozen=True)
+class FramePlayer:
+    """Pictures with a slider and a play button, as plain HTML: no kernel, no library, no network.
+
+    The slider answers to the arrow keys, Home and End; playing stops at the last picture, when the
+    slider is moved and when the page is hidden. A reader who asks for reduced motion gets the
+    slider alone.
+
+    Args:
+        frames: PNG pictures of one size, at twice the size at which they are shown.
+        alts: what each picture shows, in words.
+        readouts: what stands beside the slider, "t = 0.25".
+        label: the name of the player, "Particles of the flow".
+        interval: milliseconds from one picture to the next.
+    """
+
+    frames: tuple[bytes, ...]
+    alts: tuple[str, ...]
+    readouts: tuple[str, ...]
+    label: str
+    interval: int = 250
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.frames), len(self.alts), len(self.readouts)}
+        if len(sizes) > 1 or not self.frames:
+            raise ValueError(
+                "a player has as many alts and readouts as frames, and at least one of each, got "
+                f"{len(self.frames)} frames, {len(self.alts)} alts, {len(self.readouts)} readouts."
+            )
+
+    def __repr__(self) -> str:
+        return f"FramePlayer: {self.label}, {len(self.frames)} pictures"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        sources = [_source(frame) for frame in self.frames]
+        data = json.dumps([sources, self.alts, self.readouts]).replace("<", "\\u003c")
+        width, height = _shown_size(self.frames[0])
+        page = _PLAYER.substitute(
+            id=f"player-{zlib.crc32(self.label.encode()):08x}-{next(_serial)}",
+            label=html.escape(self.label),
+            first=sources[0],
+            alt=html.escape(self.alts[0]),
+            readout=html.escape(self.readouts[0]),
+            width=width,
+            height=height,
+            last=len(self.frames) - 1,
+            interval=self.interval,
+            data=data,
+        )
+        return {"text/plain": repr(self), "text/html": page}
+
+
+def frame_slider(frames: tuple[bytes, ...], alts: tuple[str, ...], label: str) -> object:
+    """The same with Jupyter's own widgets: a slider linked in the browser to a stack of pictures.
+
+    `jslink` runs without a kernel, so the page moves too. There is no `Play` widget: in a page
+    without a kernel it moves the slider and leaves the picture. The pictures are HTML widgets,
+    because an Image widget has no place for the alternative text. Returns an ipywidgets.VBox.
+    """
+    import ipywidgets  # needed here only, and not by a program that draws no sliders
+
+    stack = ipywidgets.Stack(
+        [ipywidgets.HTML(_picture(frame, alt)) for frame, alt in zip(frames, alts)],
+        selected_index=0,
+    )
+    slider = ipywidgets.IntSlider(
+        0, 0, len(frames) - 1, description=label, style={"description_width": "initial"}
+    )
+    ipywidgets.jslink((slider, "value"), (stack, "selected_index"))
+    return ipywidgets.VBox([slider, stack])
+
+
+def _picture(frame: bytes, alt: str) -> str:
+    width, height = _shown_size(frame)
+    return (
+        f'<img src="{_source(frame)}" alt="{html.escape(alt)}" width="{width}" height="{height}">'
+    )
+
+
+def _source(frame: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(frame).decode()
+
+
+def _shown_size(frame: bytes) -> tuple[int, int]:
+    """Half of the width and height in the header of a PNG: pictures are drawn at twice their
+    size."""
+    width, height = struct.unpack(">II", frame[16:24])
+    return width // 2, height // 2
