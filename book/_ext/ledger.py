@@ -76,7 +76,7 @@ def audit(app, env):
 
 
 def write(app, error):
-    """Write the ledger of a sound book; after an unsound build leave none, nor anything to reuse."""
+    """Write the ledger of a sound book; an unsound build leaves none, and nothing to reuse."""
     target = Path(app.outdir).parent / "ledger.json"
     if error is None and getattr(app.env, "ledger_sound", False):
         target.write_text(json.dumps(rows(app.env), indent=1, ensure_ascii=False) + "\n", "utf8")

@@ -40,20 +40,20 @@ def rows(env) -> list[dict]:
     for docname, page in sorted(pages(env).items(), key=lambda item: reading_order(item[0])):
         claims = {label: claim for claim, labels in page.claims.items() for label in labels}
         marks = {e.label: e.mark for e in page.equations}
-        place = {
-            label: k for k, label in enumerate([*marks, *sorted(r["label"] for r in page.records)])
-        }
-        silent = [e for e in page.equations if e.label not in {r["label"] for r in page.records}]
-        entries = page.records + [
-            {"label": e.label, "verdict": e.mark or "unchecked"} for e in silent
+        labels = dict.fromkeys([*marks, *(str(r.get("label")) for r in page.records)])
+        entries = [r for r in page.records if r.get("label") in labels]
+        checked = {r["label"] for r in entries}
+        entries += [
+            {"label": e, "verdict": marks[e] or "unchecked"} for e in marks if e not in checked
         ]
-        for entry in sorted(entries, key=lambda e: place[e["label"]]):
+        order = list(labels)
+        for entry in sorted(entries, key=lambda e: order.index(e["label"])):
             names = env.ledger_functions.get(entry["label"], [])
             result.append(
                 {
                     "label": entry["label"],
                     "kind": entry.get("kind"),
-                    "verdict": entry["verdict"],
+                    "verdict": entry.get("verdict"),
                     "error": entry.get("error"),
                     "bound": entry.get("bound"),
                     "mistake": entry.get("mistake"),

@@ -130,7 +130,7 @@ def resolved(app, doctree, docname):
 def verdict(app, docname: str, label: str) -> str:
     """checked, definition, quoted, or unchecked: what the page says of one of its equations."""
     page = pages(app.env)[docname]
-    if any(r["label"] == label and r["verdict"] == "held" for r in page.records):
+    if any(r.get("label") == label and r.get("verdict") == "held" for r in page.records):
         return "checked"
     return next((e.mark for e in page.equations if e.label == label and e.mark), "unchecked")
 
@@ -162,7 +162,7 @@ def table(app, docname: str) -> list[nodes.Node]:
     grid = nodes.table(
         "", nodes.tgroup("", *columns, head, body, cols=len(HEAD)), classes=["ledger"]
     )
-    return [nodes.paragraph("", *totals(entries), classes=["ledger-totals"]), grid]
+    return [nodes.paragraph("", "", *totals(entries), classes=["ledger-totals"]), grid]
 
 
 def totals(entries: list[dict]) -> list[nodes.Node]:
