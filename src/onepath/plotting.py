@@ -113,7 +113,7 @@ def curves(
         log: the axes with a logarithmic scale, any of "", "x", "y", "xy".
     """
     with plt.rc_context(STYLE):
-        fig, ax = plt.subplots(figsize=(5.2, 2.9))
+        fig, ax = plt.subplots(figsize=(5.2, 3.2))
         for k, (name, y) in enumerate(exact.items()):
             ax.plot(x, y, color=EXACT, ls=("-", "--", ":")[k % 3], label=name)
         for k, (name, y) in enumerate(computed.items()):
@@ -123,10 +123,12 @@ def curves(
             ax.plot(x, y, color=WRONG, ls="--", marker="x", ms=4, lw=0.8, label=name)
         if "x" in log:
             ax.set_xscale("log")
+            ax.set_xticks(x.tolist(), [f"{value:g}" for value in x.tolist()])
+            ax.minorticks_off()
         if "y" in log:
             ax.set_yscale("log")
         ax.set(xlabel=labels[0], ylabel=labels[1])
-        ax.legend()
+        fig.legend(loc="outside lower center", ncols=2)
     return fig
 
 
