@@ -34,7 +34,7 @@ SOLVED = solutions()
 
 
 def function(code: str, name: str) -> exercises.Answer:
-    namespace = {"todo": exercises.todo}
+    namespace = {"todo": exercises.todo, "mark": lambda *arguments: None}
     exec(compile(code, name, "exec"), namespace)
     return namespace[name]
 

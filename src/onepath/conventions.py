@@ -91,10 +91,12 @@ def matching(given: Convention, wanted: Convention, u: Time) -> tuple[Time, Time
     v = wanted.clock(half_log_snr(given.schedule, u))
     low, high = min(wanted.span), max(wanted.span)
     slack = 100 * torch.finfo(v.dtype).eps * max(abs(low), abs(high))
-    if not ((v >= low - slack) & (v <= high + slack)).all():
+    inside = (v >= low - slack) & (v <= high + slack)  # False for nan
+    if not inside.all():
+        first = [time[~inside].flatten()[0].item() for time in (u, v)]
         raise ValueError(
             f"{wanted.name} runs from {wanted.span[0]:g} to {wanted.span[1]:g} and has no time "
-            f"with the noise of {given.name} at {u.tolist()} (it would be {v.tolist()}); "
+            f"with the noise of {given.name} at {first[0]:g}, where it would be {first[1]:.3g}; "
             "stop the grid before that end."
         )
     v = v.clamp(low, high)

@@ -99,7 +99,7 @@ def v_diffusion() -> Convention:
 
 def flow_matching(low: float = 0.01) -> Convention:
     r"""$y_u = u\,x_1 + (1 - (1 - \sigma_{\min})\,u)\,\varepsilon$, data at u = 1 up to a noise of
-    $\sigma_{\min}$ = `low`."""
+    $\sigma_{\min}$ = `low`, a small number; the default is a choice made here."""
     fall = 1 - low
     schedule = Interpolant(sigma=lambda u: 1 - fall * u, alpha=lambda u: u)
     clock = lambda snr: 1 / (fall + (-snr).exp())
@@ -155,7 +155,7 @@ stochastic_interpolant = replace(
 
 
 def dictionary() -> tuple[Convention, ...]:
-    """All conventions of the table in chapter 0, with the constants of their papers."""
+    """All conventions of the table in chapter 0, with their default constants."""
     return (
         book,
         ddpm(),
