@@ -8,15 +8,13 @@ text and must be those of the site.
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from sphinx.directives.code import LiteralIncludeReader
 
-from chapters import BookError, Chapter, Project
-from labels import Labels, Target
+from chapters import BookError
+from prose import Prose
 
 KINDS = "theorem lemma proposition corollary definition remark example algorithm"
 THEOREMS = {f"prf:{kind}" for kind in KINDS.split()}
@@ -27,42 +25,16 @@ FENCE = re.compile(
 OPTION = re.compile(r"^:(?P<key>[\w-]+):(?: +(?P<value>.*))?$")
 DISPLAY = re.compile(r"^(?P<indent> *)\$\$(?P<body>.*?)\$\$ *(?:\((?P<label>[\w:-]+)\))? *$", re.S)
 HEADING = re.compile(r"^(?P<marks>#{1,6}) +(?P<title>.*?)(?: +#*)?$")
-INLINE = re.compile(
-    r"\{(?P<role>[\w:+-]+)\}(?P<ticks>`+)(?P<content>.+?)(?P=ticks)(?!`)"
-    r"|(?P<code>`+)(?!`).+?(?<!`)(?P=code)(?!`)"
-    r"|(?P<math>(?<![\\$])\$(?!\$)(?:\\.|[^$\\])+\$)"
-    r"|(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<href>[^)\s]+)(?: +\"[^\"]*\")?\)",
-    re.S,
-)
-TITLED = re.compile(r"(?P<title>.*?)\s*<(?P<target>[^<>]+)>", re.S)
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.S)
-
-
-class Unsupported(BookError):
-    """A page uses what has no plain form."""
-
-
-class Glued(NamedTuple):
-    """Marks set around a value that the run gives to the prose."""
-
-    before: str
-    after: str
 
 
 @dataclass
 class Converter:
     """Converts the cells of one chapter, in their order."""
 
-    chapter: Chapter
-    labels: Labels
-    about: Project
-    glued: dict[str, str]
-    root: Path
-    hole: Glued | None = None
-
-    def __post_init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.levels: list[int] = []
+    prose: Prose
+    counts: Counter[str] = field(default_factory=Counter)
+    levels: list[int] = field(default_factory=list)
 
     # What a notebook asks for.
 
@@ -77,18 +49,18 @@ class Converter:
         if not figure or "caption" not in figure:
             return None
         number = self.number("figure", figure.get("name"))
-        return f"**Figure {number}.** {self.inline(str(figure['caption']).strip())}"
+        return f"**Figure {number}.** {self.prose.plain(str(figure['caption']).strip())}"
 
     # Blocks.
 
     def blocks(self, lines: list[str]) -> list[str]:
-        """Plain lines for MyST lines; `inline` gets whole paragraphs: a role may span lines."""
+        """Plain lines for MyST lines; `plain` gets whole paragraphs: a role may span lines."""
         out: list[str] = []
         plain: list[str] = []
 
         def flush() -> None:
             if plain:
-                out.extend(self.inline("\n".join(plain)).split("\n"))
+                out.extend(self.prose.plain("\n".join(plain)).split("\n"))
                 plain.clear()
 
         at = 0
@@ -105,7 +77,7 @@ class Converter:
                 while not DISPLAY.match(text := "\n".join(lines[at : end + 1])):
                     end += 1
                     if end == len(lines):
-                        raise self.unsupported(f"a display that does not end: {line.strip()}")
+                        raise self.prose.unsupported(f"a display that does not end: {line.strip()}")
                 flush()
                 display = DISPLAY.match(text)
                 shown = self.display(display["body"], display["label"])
@@ -115,9 +87,9 @@ class Converter:
                 if re.fullmatch(r" *\([\w:-]+\)= *", line) or line.startswith(("% ", "%%")):
                     line = ""
                 if re.match(r"\\begin\{", line.lstrip()):
-                    raise self.unsupported("a bare TeX environment; write $$…$$ (eq:label)")
+                    raise self.prose.unsupported("a bare TeX environment; write $$…$$ (eq:label)")
                 if re.match(r"\[\^[^\]]+\]", line) or line.startswith("+++"):
-                    raise self.unsupported(f"footnote or block break: {line}")
+                    raise self.prose.unsupported(f"footnote or block break: {line}")
                 heading = HEADING.match(line)
                 if heading:
                     flush()
@@ -133,13 +105,13 @@ class Converter:
             text = lines[at].strip()
             if len(text) >= len(marks) and set(text) == {marks[0]}:
                 return at
-        raise self.unsupported(f"a block that does not end: {lines[start]}")
+        raise self.prose.unsupported(f"a block that does not end: {lines[start]}")
 
     def fenced(self, fence: re.Match, body: list[str], whole: list[str]) -> list[str]:
         """A directive, or a listing, which stays as it is."""
         if not fence["name"]:
             if fence["marks"][0] == ":":
-                raise self.unsupported(f"a colon fence without a directive: {whole[0]}")
+                raise self.prose.unsupported(f"a colon fence without a directive: {whole[0]}")
             return whole
         options = {}
         body = [line.removeprefix(fence["indent"]) for line in body]
@@ -156,25 +128,27 @@ class Converter:
             kind = name.removeprefix("prf:")
             return self.box(self.titled(kind, argument, options), body)
         if name == "prf:proof":
-            head = f"*Proof{f' ({self.inline(argument)})' if argument else ''}.*"
+            head = f"*Proof{f' ({self.prose.plain(argument)})' if argument else ''}.*"
             return [head, "", *self.blocks(body), "", "$\\square$"]
         if name == "exercise":
             return self.box(self.titled("exercise", argument, options), body)
         if name in ADMONITIONS:
-            return self.box(f"**{self.inline(argument) if argument else name.capitalize()}**", body)
+            return self.box(
+                f"**{self.prose.plain(argument) if argument else name.capitalize()}**", body
+            )
         if name == "figure":
             return self.figure(argument, options, body)
         if name == "list-table":
             return self.table(argument, options, body)
         if name == "literalinclude":
             return self.listing(argument, options)
-        raise self.unsupported(f"directive {{{name}}}")
+        raise self.prose.unsupported(f"directive {{{name}}}")
 
     def titled(self, kind: str, argument: str, options: dict) -> str:
         head = kind.capitalize()
         if "nonumber" not in options:
             head += f" {self.number(kind, options.get('label'))}"
-        return f"**{head}**" + (f" ({self.inline(argument)})" if argument else "")
+        return f"**{head}**" + (f" ({self.prose.plain(argument)})" if argument else "")
 
     def box(self, head: str, body: list[str]) -> list[str]:
         """A quotation; its displays go on one line, else they would hold the marks of quotation."""
@@ -200,17 +174,17 @@ class Converter:
         depth = len(heading["marks"])
         self.levels = [*self.levels[:depth], *[0] * (depth - len(self.levels))]
         self.levels[depth - 1] += 1
-        number = ".".join(map(str, [self.chapter.number, *self.levels[1:]]))
-        known = self.labels.sections.get(self.chapter.docname, [])
+        number = ".".join(map(str, [self.prose.chapter.number, *self.levels[1:]]))
+        known = self.prose.labels.sections.get(self.prose.chapter.docname, [])
         self.counts["heading"] += 1
         if len(known) < self.counts["heading"] or known[self.counts["heading"] - 1] != number:
             raise BookError(
-                f"{self.chapter.path.name}: section {number} of the notebook is not on the site, "
-                f"which has {', '.join(known) or 'none'}; were chapters edited since it was built?"
+                f"{self.prose.chapter.path.name}: section {number} of the notebook is not on the "
+                f"site, which has {', '.join(known) or 'none'}; was it built before the last edit?"
             )
-        lines = [f"{heading['marks']} {number} {self.inline(heading['title'])}"]
+        lines = [f"{heading['marks']} {number} {self.prose.plain(heading['title'])}"]
         if depth == 1:
-            page = f"{self.about.site}/{self.chapter.docname}.html"
+            page = f"{self.prose.about.site}/{self.prose.chapter.docname}.html"
             lines += [
                 "",
                 f"*This notebook is [chapter {number}]({page}) of the book: the same text and the "
@@ -220,10 +194,10 @@ class Converter:
 
     def figure(self, path: str, options: dict, body: list[str]) -> list[str]:
         number = self.number("figure", options.get("name")) if any(body) else ""
-        picture = f"![{options.get('alt', '')}]({self.image(path)})"
+        picture = f"![{options.get('alt', '')}]({self.prose.image(path)})"
         if not number:
             return [picture]
-        return [picture, "", f"**Figure {number}.** {self.inline(chr(10).join(body).strip())}"]
+        return [picture, "", f"**Figure {number}.** {self.prose.plain(chr(10).join(body).strip())}"]
 
     def table(self, title: str, options: dict, body: list[str]) -> list[str]:
         """A list-table, whose rows are lists of lists, as a table of pipes."""
@@ -237,19 +211,21 @@ class Converter:
                 rows[-1][-1] += " " + line.strip()
         cells = [[self.cell(text) for text in row] for row in rows]
         if int(options.get("header-rows", 0)) != 1 or len({len(row) for row in cells}) != 1:
-            raise self.unsupported(
+            raise self.prose.unsupported(
                 "a list-table without one header row, or with rows of unequal length"
             )
         lines = [f"| {' | '.join(row)} |" for row in cells]
         lines.insert(1, "|" + " --- |" * len(cells[0]))
         if title:
-            head = f"**Table {self.number('table', options.get('name'))}.** {self.inline(title)}"
+            head = (
+                f"**Table {self.number('table', options.get('name'))}.** {self.prose.plain(title)}"
+            )
             lines = [head, "", *lines]
         return lines
 
     def cell(self, text: str) -> str:
         """A cell of a table, where a bar would end it."""
-        parts = re.split(r"(\$[^$]+\$)", self.inline(text.strip()))
+        parts = re.split(r"(\$[^$]+\$)", self.prose.plain(text.strip()))
         for at, part in enumerate(parts):
             if part.startswith("$"):
                 part = part.replace(r"\|", r"\Vert ").replace("|", r"\vert ")
@@ -258,7 +234,7 @@ class Converter:
 
     def listing(self, path: str, options: dict) -> list[str]:
         """Package code, read by the reader of the site."""
-        file = self.resolve(path)
+        file = self.prose.resolve(path)
         language = options.pop("language", "python")
         caption = options.pop("caption", "")
         options = {key: self.flag(key, value) for key, value in options.items()}
@@ -266,9 +242,9 @@ class Converter:
             options.pop(shown, None)
         reader = LiteralIncludeReader(str(file), options, SimpleNamespace(source_encoding="utf-8"))
         text, _ = reader.read()
-        place = file.relative_to(self.root).as_posix()
-        address = f"{self.about.repository}/blob/{self.about.tag}/{place}"
-        name = self.inline(caption) or f"`{file.name}`"
+        place = file.relative_to(self.prose.root).as_posix()
+        address = f"{self.prose.about.repository}/blob/{self.prose.about.tag}/{place}"
+        name = self.prose.plain(caption) or f"`{file.name}`"
         return [f"```{language}", *text.rstrip("\n").split("\n"), "```", "", f"[{name}]({address})"]
 
     @staticmethod
@@ -277,122 +253,13 @@ class Converter:
             return int(value) if value else None
         return value or None
 
-    # Inline.
-
-    def inline(self, text: str) -> str:
-        return INLINE.sub(self._inline, text)
-
-    def _inline(self, match: re.Match) -> str:
-        if match["role"]:
-            return self.role(match["role"], match["content"])
-        if match["href"]:
-            return self.link(match["picture"], match["text"], match["href"])
-        return match[0]
-
-    def role(self, role: str, content: str) -> str:
-        titled = TITLED.fullmatch(content)
-        title, name = (
-            (titled["title"], titled["target"].strip()) if titled else ("", content.strip())
-        )
-        if role in ("cite:t", "cite:p"):
-            return self.cite(role, content)
-        if role == "glue:text":
-            return self.value(content)
-        if role == "doc":
-            docname = self.docname(name)
-            shown = title or self.labels.titles.get(docname)
-            if shown is None:
-                raise self.unsupported(f"{{doc}} of an unknown page {name}")
-            return f"[{shown}]({self.about.site}/{docname}.html)"
-        if role not in ("eq", "prf:ref", "ref", "numref"):
-            raise self.unsupported(f"role {{{role}}}")
-        target = self.target(name)
-        if role == "ref" and not title:
-            title = target.title or target.name
-        if role == "numref" and title:
-            title = title.replace("%s", target.number).replace("{number}", target.number)
-            title = title.replace("{name}", target.title)
-        return f"[{title or target.name}]({target.address(self.about.site)})"
-
-    def cite(self, role: str, content: str) -> str:
-        shown = []
-        for entry in content.split(","):
-            if entry.strip() not in self.labels.citations:
-                raise self.unsupported(
-                    f"citation of {entry.strip()}, which is not in the bibliography"
-                )
-            authors, year, target = self.labels.citations[entry.strip()]
-            text = f"{authors} ({year})" if role == "cite:t" else f"{authors}, {year}"
-            shown.append(f"[{text}]({target.address(self.about.site)})")
-        return ", ".join(shown) if role == "cite:t" else f"({'; '.join(shown)})"
-
-    def value(self, content: str) -> str:
-        """A value that a cell gave to the prose, formatted as the site formats it."""
-        name, _, form = content.partition(":")
-        if name not in self.glued:
-            raise self.unsupported(f"{{glue:text}} of {name!r}, which no cell gives")
-        text = self.glued[name]
-        if form:
-            text = f"{float(text):>{form}}" if form[:1].isdigit() else f"{float(text):{form}}"
-        return self.hole.before + text + self.hole.after if self.hole else text
-
-    def link(self, picture: str, text: str, href: str) -> str:
-        """A Markdown link: to another page, to a label, to a picture of the book, or out of it."""
-        if re.match(r"[a-z]+:", href):
-            return f"{picture}[{text}]({href})"
-        if picture:
-            return f"![{text}]({self.image(href)})"
-        page, _, label = href.partition("#")
-        if label and not page:
-            target = self.target(label)
-            return f"[{self.inline(text) or target.name}]({target.address(self.about.site)})"
-        if not page.endswith(".md"):
-            raise self.unsupported(f"a link to {href}; link to pages (name.md) and labels (#label)")
-        docname = self.docname(page.removesuffix(".md"))
-        shown = self.inline(text) or self.labels.titles[docname]
-        return f"[{shown}]({self.about.site}/{docname}.html{'#' + label if label else ''})"
-
-    # Names and places.
-
-    def target(self, label: str) -> Target:
-        found = self.labels.targets.get(label) or self.labels.targets.get(label.lower())
-        if found is None:
-            raise self.unsupported(f"a reference to {label}, which the site does not have")
-        return found
-
     def number(self, kind: str, label: str | None) -> str:
         """The next number of this kind in the chapter; it must be the one that the site gives."""
         self.counts[kind] += 1
-        number = f"{self.chapter.number}.{self.counts[kind]}"
-        if label and (found := self.target(label)).number != number:
+        number = f"{self.prose.chapter.number}.{self.counts[kind]}"
+        if label and (found := self.prose.target(label)).number != number:
             raise BookError(
-                f"{self.chapter.path.name}: {label} is {kind} {number} in the notebook and "
+                f"{self.prose.chapter.path.name}: {label} is {kind} {number} in the notebook and "
                 f"{found.number or 'none'} on the site; were chapters edited since it was built?"
             )
         return number
-
-    def docname(self, name: str) -> str:
-        """The page that a relative name leads to, seen from this chapter."""
-        if name.startswith("/"):
-            return name.lstrip("/")
-        parts: list[str] = []
-        for part in (PurePosixPath(self.chapter.docname).parent / name).parts:
-            parts = parts[:-1] if part == ".." else [*parts, part]
-        return "/".join(parts)
-
-    def resolve(self, path: str) -> Path:
-        """A file named in a chapter; a leading slash means the top folder of the book."""
-        base = self.root if path.startswith("/") else self.chapter.path.parent
-        file = (base / path.lstrip("/")).resolve()
-        if not file.is_file():
-            raise self.unsupported(f"a file that is not there: {path}")
-        return file
-
-    def image(self, path: str) -> str:
-        if re.match(r"[a-z]+:", path):
-            return path
-        name = self.resolve(path).relative_to(self.root).as_posix()
-        return f"{self.about.site}/_images/{self.labels.images.get(name, PurePosixPath(name).name)}"
-
-    def unsupported(self, what: str) -> Unsupported:
-        return Unsupported(f"{self.chapter.path.name}: {what} has no plain form for the notebook.")

@@ -43,7 +43,7 @@ def store(root: Path = ROOT) -> Path:
 
 
 def stored(chapter: Chapter, root: Path = ROOT) -> Run | None:
-    """The kept result of a chapter, if it was made by the code, data and pins that are there now."""
+    """The kept result of a chapter, if it was made by the code, data and pins of now."""
     file = store(root) / f"{chapter.name}.ipynb"
     if not file.exists():
         return None

@@ -16,9 +16,10 @@ import nbformat
 
 from build_site import build, report
 from chapters import ROOT, BookError, Project, chapters, closure, code_cells, is_chapter, project
-from colab import Converter, Glued
+from colab import Converter
 from execute import Run, execute_all, replace, say
 from labels import Labels, site_labels
+from prose import Glued, Prose
 from replay import GLUED, alike, difference, kept
 
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
@@ -37,7 +38,7 @@ def golden(run: Run, labels: Labels, about: Project, root: Path = ROOT, hole: Gl
 
     With `hole`, values that the run gives to the prose stand between its marks.
     """
-    converter = Converter(run.chapter, labels, about, glued(run.notebook), root, hole)
+    converter = Converter(Prose(run.chapter, labels, about, glued(run.notebook), root, hole))
     extra = "[data]" if "data" in closure(run.chapter, root) else ""
     install = INSTALL.format(
         name=about.name, requirement=about.name + extra, repository=about.repository, tag=about.tag
