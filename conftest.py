@@ -13,6 +13,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.option.nbval:
         return
     from nbval import kernel, plugin
+
     from replay import difference
 
     def compare_outputs(self, test, ref, skip_compare=None):
