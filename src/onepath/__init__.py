@@ -25,8 +25,10 @@ READING_ORDER = (
     "networks",  # chapter 13
     "training",  # chapter 13
     "data",  # chapter 13
+    "exercises_start",  # chapters 0 and 1
+    "exercises_motion",  # part I
     "exercises",  # every chapter
-    "frames",  # pictures with a slider
+    "page",  # tables, and pictures with a slider
     "plotting",  # last: nothing depends on it
 )
 

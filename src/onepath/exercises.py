@@ -5,20 +5,11 @@ tests are here, so that they travel with the package to wherever the notebook ru
 not.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from .calculus import constant, rate
-from .interpolants import linear
-from .measures import Mixture
-from .oracles import MixturePath
-from .verify import continuity, fokker_planck, show
-
-Answer = Callable[..., object]
-Test = tuple[str, bool]  # what is asked of the answer, and whether it does it
+from . import exercises_motion, exercises_start
+from .exercises_start import Answer
+from .verify import show
 
 
 class NotAttempted(Exception):
@@ -78,60 +69,4 @@ def judge(label: str, answer: Answer) -> Mark:
     return Mark(label, True, "right")
 
 
-def way_back(answer: Answer) -> Iterator[Test]:
-    """ex:reverse, chapter 6."""
-    path, x = _plane()
-    back = lambda r, x: answer(path, r, x)
-    density = lambda r, x: path.log_density(1 - r, x)
-    for r in (0.2, 0.7):
-        time = torch.tensor(r, dtype=torch.float64)
-        residual = fokker_planck(density, back, constant(1.0), time, x).abs().max()
-        yield f"Fokker–Planck in the clock r, with η = 1, at r = {r}", bool(residual < 1e-9)
-
-
-def own_swirl(answer: Answer) -> Iterator[Test]:
-    """ex:swirl, chapter 6."""
-    path, x = _plane()
-    t = torch.tensor(0.6, dtype=torch.float64)
-    w = answer(path, t, x)
-    yield "the field is not zero", bool(w.norm() > 1e-3)
-    moved = lambda t, x: path.velocity(t, x) + answer(path, t, x)
-    residual = continuity(path.log_density, moved, t, x).abs().max()
-    yield "the continuity equation holds with the field added", bool(residual < 1e-8)
-    turned = path.score(t, x) @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
-    factor = (w * turned).sum() / (turned * turned).sum()
-    yield (
-        "the field is not a multiple of the turned score",
-        bool((w - factor * turned).norm() > 1e-3),
-    )
-
-
-def two_networks(answer: Answer) -> Iterator[Test]:
-    """ex:two-networks, chapter 6."""
-    for e_v, e_s in ((1.0, 1.0), (0.3, 2.0), (5.0, 0.1)):
-        v, s = (torch.tensor(e, dtype=torch.float64) for e in (e_v, e_s))
-        cost = lambda eta, v=v, s=s: (v**2 + 0.25 * eta**4 * s**2) / (2 * eta**2)
-        eta = torch.as_tensor(answer(e_v, e_s), dtype=torch.float64)
-        yield (
-            f"the cost is stationary, for errors {e_v} and {e_s}",
-            bool(rate(cost, eta).abs() < 1e-6),
-        )
-
-
-def _plane() -> tuple[MixturePath, Tensor]:
-    """A path in the plane and points to test on, the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    target = Mixture(
-        weights=torch.tensor([0.4, 0.6], dtype=torch.float64),
-        means=torch.tensor([[-1.5, 0.5], [1.0, -1.0]], dtype=torch.float64),
-        covs=torch.tensor([[[0.3, 0.1], [0.1, 0.2]], [[0.5, -0.2], [-0.2, 0.4]]]).double(),
-    )
-    x = torch.randn(64, 2, generator=generator, dtype=torch.float64)
-    return MixturePath(linear, target), x
-
-
-TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
-    "ex:reverse": way_back,
-    "ex:swirl": own_swirl,
-    "ex:two-networks": two_networks,
-}
+TESTS = exercises_start.TESTS | exercises_motion.TESTS

@@ -6,6 +6,8 @@ shows the experiment and hides the drawing. Black is exact, blue computed, vermi
 """
 
 import io
+import math
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from jaxtyping import Float
@@ -128,6 +130,141 @@ def curves(
         if "y" in log:
             ax.set_yscale("log")
         ax.set(xlabel=labels[0], ylabel=labels[1])
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One panel of `clocks`: a clock, the states seen in it, and the exact density on a grid of
+    both."""
+
+    times: Float[Tensor, "m"]
+    states: Float[Tensor, "m n"]
+    grid: Float[Tensor, "g"]
+    density: Float[Tensor, "m g"]
+    label: str
+    wrong: bool = False
+
+
+def clocks(panels: dict[str, Clock]) -> Figure:
+    """The same particles in several clocks, three panels to a row; each panel has its own axes.
+
+    In every panel generation runs from left to right, so a clock that counts down has its large
+    numbers on the left. The density is scaled to its largest value at each time.
+    """
+    rows = -(-len(panels) // 3)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(rows, 3, figsize=(7, 2.1 * rows))
+        for (title, p), ax in zip(panels.items(), axes.flat):
+            shade = p.density / p.density.amax(1, keepdim=True)
+            ax.pcolormesh(p.times, p.grid, shade.T, cmap="Greys", vmax=1.6, rasterized=True)
+            ax.plot(p.times, p.states, color=WRONG if p.wrong else COMPUTED, lw=0.8)
+            first, last = p.times[0].item(), p.times[-1].item()
+            low, high = p.grid[0].item(), p.grid[-1].item()
+            ax.set(title=title, xlabel=p.label, xlim=(first, last), ylim=(low, high))
+        for row in axes.reshape(rows, 3):
+            row[0].set_ylabel("state")
+    return fig
+
+
+def histograms(
+    grid: Float[Tensor, "g"],
+    density: Float[Tensor, "g"],
+    panels: dict[str, Float[Tensor, "n"]],
+    wrong: tuple[str, ...] = (),
+    columns: int = 4,
+    label: str = "state $x$",
+) -> Figure:
+    """One histogram per panel, over the exact density that all panels share.
+
+    Args:
+        panels: samples by panel title, one dimension; those outside the grid are not drawn.
+        wrong: titles of the panels that show a deliberate mistake.
+        columns: panels side by side.
+        label: name of the horizontal axis.
+    """
+    rows = math.ceil(len(panels) / columns)
+    low, high = grid[0].item(), grid[-1].item()
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            rows, columns, figsize=(5.4, 1.35 * rows + 0.3), sharex=True, sharey=True, squeeze=False
+        )
+        for (title, x), ax in zip(panels.items(), axes.flat):
+            colour = WRONG if title in wrong else COMPUTED
+            inside = x[(x >= low) & (x <= high)].numpy()
+            share = [1 / len(x) * 60 / (high - low)] * len(inside)
+            ax.hist(inside, bins=60, range=(low, high), weights=share, color=colour, alpha=0.55)
+            ax.plot(grid, density, color=EXACT, lw=1)
+            ax.set(title=title, xlim=(low, high), yticks=[])
+            ax.spines["left"].set_visible(False)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        fig.supxlabel(label, fontsize=STYLE["font.size"])
+    return fig
+
+
+def caught(
+    rows: list[str],
+    columns: list[str],
+    verdicts: list[list[bool | None]],
+    notes: list[list[str]],
+) -> Figure:
+    """A table in colours: which test (column) catches which mistake (row).
+
+    Args:
+        verdicts: True for caught (blue), False for missed (vermilion), None where there is nothing
+            to catch (grey).
+        notes: what stands under the verdict in each cell, a measured value or nothing.
+    """
+    words = {True: "caught", False: "missed", None: "passes"}
+    colours = {True: COMPUTED, False: WRONG, None: "#DDDDDD"}
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.4, 0.42 * len(rows) + 0.4))
+        for i, (line, texts) in enumerate(zip(verdicts, notes)):
+            for j, (verdict, note) in enumerate(zip(line, texts)):
+                box = plt.Rectangle((j + 0.03, i + 0.05), 0.94, 0.9, color=colours[verdict])
+                ax.add_patch(box)
+                text = f"{words[verdict]}  {note}" if note else words[verdict]
+                ink = EXACT if verdict is None else "white"
+                ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink)
+        ax.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+        ax.set_xticks([j + 0.5 for j in range(len(columns))], columns)
+        ax.set_yticks([i + 0.5 for i in range(len(rows))], rows)
+        ax.tick_params(length=0, labeltop=True, labelbottom=False)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    return fig
+
+
+def clouds(
+    groups: dict[str, tuple[Float[Tensor, "n"], Float[Tensor, "n"]]],
+    lines: dict[str, tuple[Float[Tensor, "m"], Float[Tensor, "m"]]],
+    wrong: tuple[str, ...] = (),
+    labels: tuple[str, str] = ("", ""),
+    level: float | None = None,
+) -> Figure:
+    """Clouds of points on two logarithmic axes, with black lines that they should keep below.
+
+    Args:
+        groups: (horizontal, vertical) values by name; zeros are not drawn.
+        lines: (horizontal, vertical) values by name.
+        wrong: names of the groups that show a deliberate mistake.
+        level: a horizontal line across the figure, the bound of a check.
+    """
+    markers = iter("os^D")
+    shades = iter((COMPUTED, *OTHERS))
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.4, 3.4))
+        for name, (x, y) in groups.items():
+            colour, marker = (WRONG, "x") if name in wrong else (next(shades), next(markers))
+            seen = y > 0
+            ax.scatter(x[seen], y[seen], s=9, color=colour, marker=marker, lw=0.8, label=name)
+        for k, (name, (x, y)) in enumerate(lines.items()):
+            ax.plot(x, y, color=EXACT, ls=("-", "--", ":")[k % 3], lw=1, label=name)
+        if level is not None:
+            ax.axhline(level, color=EXACT, lw=0.8, ls="-.", label=f"bound {level:g}")
+        ax.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1])
         fig.legend(loc="outside lower center", ncols=2)
     return fig
 

@@ -1,9 +1,9 @@
-"""Two ways to step through pictures that were drawn beforehand.
+"""What a cell shows besides figures and checks: tables, and pictures with a slider.
 
-`FramePlayer` is plain HTML and works in a web page, in Colab and in any notebook, without a kernel
-or a library. `frame_slider` is the same with Jupyter's own widgets, whose slider a reader can link
-to cells of his own. Pictures that are computed while the slider moves are not covered: a page has
-no kernel.
+`FramePlayer` steps through pictures that were drawn beforehand. It is plain HTML and works in a web
+page, in Colab and in any notebook, without a kernel or a library. `frame_slider` is the same with
+Jupyter's own widgets, whose slider a reader can link to cells of his own. Pictures that are
+computed while the slider moves are not covered: a page has no kernel.
 """
 
 import base64
@@ -149,6 +149,34 @@ def frame_slider(frames: tuple[bytes, ...], alts: tuple[str, ...], label: str) -
     )
     ipywidgets.jslink((slider, "value"), (stack, "selected_index"))
     return ipywidgets.VBox([slider, stack])
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a cell shows: aligned text for the notebook, HTML for the page."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.head))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines
+        )
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        cells = lambda line, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line)
+        head = cells(self.head, 'th scope="col"').replace('</th scope="col">', "</th>")
+        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
+        markup = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return {"text/plain": str(self), "text/html": markup}
+
+
+def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Table:
+    """A table of what was computed; numbers are shown with three significant digits."""
+    shown = lambda c: f"{float(f'{c:.3g}'):g}" if isinstance(c, float) else str(c)
+    return Table(head, tuple(tuple(shown(c) for c in row) for row in rows))
 
 
 def _picture(frame: bytes, alt: str) -> str:

@@ -1,0 +1,45 @@
+"""The repository's own promises: one address, one version, one list of modules and dependencies."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import onepath
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
+
+
+def test_the_version_is_the_same_everywhere():
+    assert PROJECT["version"] == onepath.__version__ == CITATION["version"]
+    assert f"## {onepath.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf8")
+
+
+def test_the_address_is_the_same_everywhere():
+    urls = PROJECT["urls"]
+    assert CITATION["repository-code"] == urls["Repository"]
+    assert CITATION["url"] == urls["Documentation"]
+    readme = (ROOT / "README.md").read_text("utf8")
+    assert urls["Repository"] in readme and urls["Documentation"] in readme
+
+
+@pytest.mark.parametrize("group", ["runtime", *PROJECT["optional-dependencies"]])
+def test_every_dependency_is_argued(group):
+    argued = (ROOT / "CONTRIBUTING.md").read_text("utf8").lower()
+    names = PROJECT["optional-dependencies"].get(group, PROJECT["dependencies"])
+    bare = [re.split(r"[<>=\[ ]", name)[0].lower() for name in names]
+    assert not [name for name in bare if name not in argued]
+
+
+def test_every_pin_is_exact_and_torch_comes_first():
+    lines = (ROOT / "requirements.txt").read_text("utf8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins[0] == "torch==2.13.0"
+    assert all(re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.]+", pin) for pin in pins)
+    assert not [
+        pin for pin in pins if pin.startswith(("torchvision", "flow_matching", "flow-matching"))
+    ]
