@@ -10,7 +10,6 @@ from pathlib import Path
 
 import ledger_pages
 import ledger_rules
-import yaml
 from docutils import nodes
 from ledger_data import Equation, Page, pages, rows
 from myst_nb.core.render import load_mime_renders
@@ -47,8 +46,7 @@ def merge(app, env, docnames, other):
 def read_displays(app, doctree):
     """Note the displayed equations of a page, and the claims that its front matter carries."""
     page = pages(app.env).setdefault(app.env.docname, Page())
-    source = Path(app.env.doc2path(app.env.docname))
-    page.claims = front_matter(source).get("claims") or {}
+    page.claims = json.loads(app.env.metadata[app.env.docname].get("claims", "{}"))
     for display in doctree.findall(nodes.math_block):
         marks = [mark for mark in MARKS if mark in display["classes"]]
         if label := display.get("label"):
@@ -58,31 +56,22 @@ def read_displays(app, doctree):
             page.stray.append(display.line)
 
 
-def front_matter(source: Path) -> dict:
-    """The YAML block at the head of a Markdown file, or nothing."""
-    head, _, rest = source.read_text("utf8").partition("---\n")
-    return {} if head.strip() else yaml.safe_load(rest.partition("\n---")[0]) or {}
-
-
 def audit(app, env):
     """Report every broken rule, in every build: also in one that reads no page again."""
     folder = Path(app.srcdir)
     env.ledger_functions = ledger_rules.functions(folder / app.config.ledger_package)
-    problems = list(ledger_rules.problems(env, pages(env), env.ledger_functions, folder))
-    for where, message in problems:
+    for where, message in ledger_rules.problems(env, pages(env), env.ledger_functions, folder):
         log.warning(message, location=where, type="ledger")
-    env.ledger_sound = not problems
     return [name for name in [getattr(env, "ledger_page", None)] if name in env.found_docs]
 
 
 def write(app, error):
-    """Write the ledger of a sound book; an unsound build leaves none, and nothing to reuse."""
+    """Write the ledger; a build that failed or warned leaves none, and nothing to build upon."""
     target = Path(app.outdir).parent / "ledger.json"
-    if error is None and getattr(app.env, "ledger_sound", False):
+    if error is None and app._warncount == 0:
         target.write_text(json.dumps(rows(app.env), indent=1, ensure_ascii=False) + "\n", "utf8")
-    else:
+    else:  # Sphinx warns of a page once, when it reads it: the next build would pass
         target.unlink(missing_ok=True)
-    if app._warncount:  # Sphinx warns once: the next build would pass
         (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
 
 

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from docutils import nodes
-from numbering import CHAPTER
 from sphinx import addnodes
 
 MARGINS = {
@@ -175,7 +174,7 @@ def _chapters(env, folder: Path):
     """Each `NN-name.md` is an executable chapter and has its place in the table of contents."""
     for file in sorted(folder.glob("book/[0-9][0-9]-*.md")):
         docname = file.relative_to(folder).with_suffix("").as_posix()
-        if not CHAPTER.search(docname) or docname not in env.found_docs:
+        if docname not in env.found_docs:
             yield str(file), "this chapter is missing from _toc.yml."
         elif "kernelspec" not in env.metadata.get(docname, {}):
             yield (
