@@ -15,12 +15,14 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from traitlets.config import Config
 
 from chapters import ROOT, BookError, Chapter, code_cells, key
 from replay import ADDRESS, kept
 
 TIMEOUT = 600  # seconds for one cell: only a cell that hangs reaches it
 LIMITS = {13: 90, 16: 90, 19: 90}  # seconds that a chapter may take; 60 elsewhere
+LOCAL = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -97,6 +99,7 @@ def execute(chapter: Chapter, root: Path = ROOT) -> Run:
         timeout=TIMEOUT,
         kernel_name=kernelspec["name"],
         record_timing=False,
+        config=LOCAL,
         resources={"metadata": {"path": str(chapter.path.parent)}},
     )
     start = time.monotonic()
@@ -144,7 +147,8 @@ def _refuse_unrepeatable(chapter: Chapter, notebook: nbformat.NotebookNode) -> N
 def _report(chapter: Chapter, notebook: nbformat.NotebookNode, error: Exception) -> str:
     cells = code_cells(notebook)
     number = next((n for n, cell in enumerate(cells, 1) if _is_open(cell)), len(cells))
-    reason = getattr(error, "traceback", None) or str(error)
+    raised = [o for o in cells[number - 1].outputs if o.output_type == "error"]
+    reason = "\n".join(raised[0].traceback) if raised else str(error)
     return _place(chapter, number, cells[number - 1].source) + ANSI.sub("", reason).strip()
 
 
