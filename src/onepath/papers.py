@@ -32,6 +32,8 @@ def ddpm(low: float = 1e-4, high: float = 0.02, steps: int = 1000) -> Convention
 
     $\beta$ rises linearly from `low` to `high`. Between two steps, where the paper has no state,
     $\lambda$ is interpolated linearly: a choice made here, which is exact at the steps.
+
+    Source: Ho, Jain and Abbeel (2020), Denoising diffusion probabilistic models.
     """
     log_abar = torch.log1p(-torch.linspace(low, high, steps, dtype=torch.float64)).cumsum(0)
     table = 0.5 * (log_abar - torch.log(-torch.expm1(log_abar)))
@@ -56,7 +58,10 @@ def ddpm(low: float = 1e-4, high: float = 0.02, steps: int = 1000) -> Convention
 
 def score_sde_vp(low: float = 0.1, high: float = 20.0) -> Convention:
     r"""$dy = -\tfrac12\beta_u\,y\,du + \sqrt{\beta_u}\,dB$ from data at u = 0, $\beta_u$ linear
-    from `low` to `high`."""
+    from `low` to `high`.
+
+    Source: Song et al. (2021), Score-based generative modeling through SDEs. Book: eq:vp.
+    """
 
     def clock(snr: Tensor) -> Tensor:
         integral = torch.logaddexp(-2 * snr, torch.zeros_like(snr))  # of beta, from 0 to u
@@ -67,7 +72,10 @@ def score_sde_vp(low: float = 0.1, high: float = 20.0) -> Convention:
 
 
 def score_sde_ve(low: float = 0.01, high: float = 50.0) -> Convention:
-    r"""$y_u = x_1 + s_u\,\varepsilon$ from data at u = 0, $s_u$ geometric from `low` to `high`."""
+    r"""$y_u = x_1 + s_u\,\varepsilon$ from data at u = 0, $s_u$ geometric from `low` to `high`.
+
+    Source: Song et al. (2021), Score-based generative modeling through SDEs. Book: eq:ve.
+    """
 
     def clock(snr: Tensor) -> Tensor:
         return (-snr - log(low)) / log(high / low)
@@ -80,6 +88,8 @@ def edm(low: float = 0.002, high: float = 80.0) -> Convention:
     r"""$y_\sigma = x_1 + \sigma\,\varepsilon$: the clock is the noise level itself.
 
     Its sampler adds $\sqrt{2\beta_\sigma}\,\sigma\,dB$ for a free rate $\beta$ of Langevin noise.
+
+    Source: Karras et al. (2022), Elucidating the design space of diffusion-based generative models.
     """
     schedule = Interpolant(sigma=lambda u: u, alpha=torch.ones_like)
     level = Level("β", lambda u: 2 * u**2, 1)
@@ -89,7 +99,10 @@ def edm(low: float = 0.002, high: float = 80.0) -> Convention:
 
 def v_diffusion() -> Convention:
     r"""$y_u = \cos(\tfrac\pi2u)\,x_1 + \sin(\tfrac\pi2u)\,\varepsilon$; the network predicts $\nu$,
-    which is not the velocity."""
+    which is not the velocity.
+
+    Source: Salimans and Ho (2022), Progressive distillation.
+    """
     clock = lambda snr: torch.atan((-snr).exp()) * (2 / pi)
     schedule = on_clock(trigonometric, _since_data)
     return Convention(
@@ -99,7 +112,10 @@ def v_diffusion() -> Convention:
 
 def flow_matching(low: float = 0.01) -> Convention:
     r"""$y_u = u\,x_1 + (1 - (1 - \sigma_{\min})\,u)\,\varepsilon$, data at u = 1 up to a noise of
-    $\sigma_{\min}$ = `low`, a small number; the default is a choice made here."""
+    $\sigma_{\min}$ = `low`, a small number; the default is a choice made here.
+
+    Source: Lipman et al. (2023), Flow matching for generative modeling.
+    """
     fall = 1 - low
     schedule = Interpolant(sigma=lambda u: 1 - fall * u, alpha=lambda u: u)
     clock = lambda snr: 1 / (fall + (-snr).exp())
@@ -121,6 +137,8 @@ def bridge_matching(deviation: float = 1.0) -> Convention:
 
     From a Gaussian base, independent of the data, the two noises are one of variance $(1-u)^2 +
     \varsigma^2u(1-u)$. The network predicts the drift of the SDE, not the velocity.
+
+    Source: Shi et al. (2023), Diffusion Schrödinger bridge matching; the Gaussian case here.
     """
     tau = deviation**2
     variance = lambda u: (1 - u) * (1 - u + tau * u)
