@@ -75,6 +75,7 @@ const cards = {
     card.id = "book-card";
     card.className = "book-card";
     card.setAttribute("role", "tooltip");
+    card.style.visibility = "hidden"; // until its formulas are set and its place is known
     card.append(copy);
     document.body.append(card);
     card.addEventListener("pointerenter", () => clearTimeout(this.timer));
@@ -88,6 +89,7 @@ const cards = {
     const left = Math.max(16, Math.min(at.left, document.documentElement.clientWidth - size.width - 16));
     const above = at.top > size.height + 24;
     card.style.left = `${left + scrollX}px`;
+    card.style.visibility = "";
     card.style.top = `${scrollY + (above ? at.top - size.height - 8 : at.bottom + 8)}px`;
   },
 
