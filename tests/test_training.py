@@ -1,0 +1,414 @@
+"""A run may be killed at any moment and ends where it would have; nothing foreign is loaded."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from math import cos, pi
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import nn
+
+from onepath import training
+from onepath.interpolants import linear
+from onepath.networks import MLP, given
+from onepath.objectives import flow_matching
+from onepath.training import About, Trained, fit, load, save
+
+STEPS = 40
+
+
+def about(net, steps=STEPS, **change) -> About:
+    parts = dict(
+        architecture=net.architecture,
+        interpolant="linear",
+        prediction="velocity",
+        data="none",
+        data_digest="0" * 64,
+        image_shape=[1, 2],
+        image_range=[-1.0, 1.0],
+        steps=steps,
+    )
+    return About(**(parts | change))
+
+
+def loss(net, generator):
+    """Flow matching from noise to noise, with labels: what it learns does not matter here."""
+    t, y = torch.rand(16, generator=generator), torch.randint(3, (16,), generator=generator)
+    x0, x1 = torch.randn(2, 16, 2, generator=generator)
+    return flow_matching(given(net, y), linear, t, x0, x1)
+
+
+def run(file: Path | None, steps: int = STEPS, every: int = 1, **how) -> Trained:
+    generator = torch.Generator().manual_seed(5)
+    net = MLP(2, 8, 2, 2, generator)
+    return fit(net, loss, about(net, steps), generator, checkpoint=file, every=every, **how)
+
+
+def run_slowly(file: str) -> None:
+    """What the killed process does."""
+    run(Path(file))
+
+
+def run_and_die_while_writing(file: str, step: int, moment: str) -> None:
+    """Send SIGKILL to itself in the middle of writing a checkpoint."""
+    real, writes = getattr(os, moment), []
+
+    def deadly(*arguments):
+        writes.append(arguments)
+        if len(writes) >= step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    setattr(os, moment, deadly)
+    run(Path(file))
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """Processes that start from a clean interpreter in which torch is loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["onepath.training", "onepath.objectives", "test_training"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, elsewhere) -> bytes:
+    """The checkpoint of a run that nobody kills: weights, average, moments, generator, losses."""
+    file = tmp_path_factory.mktemp("whole") / "run.safetensors"
+    process = elsewhere.Process(target=run_slowly, args=(str(file),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return file.read_bytes()
+
+
+# --- the loop
+
+
+class Slope(nn.Module):
+    """A loss that falls at unit slope: Adam moves the weight by exactly the learning rate."""
+
+    architecture = {"name": "slope", "dim": 1}
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+
+def test_the_learning_rate_rises_and_falls_and_the_average_forgets_the_start(generator):
+    steps, rate, averaging = 300, 0.01, 0.95
+    net, trace = Slope(), []
+
+    def falling(net, generator):
+        trace.append(net.w.item())
+        return -net.w[None]
+
+    done = fit(net, falling, about(net, steps), generator, rate=rate, averaging=averaging)
+    position, average = 0.0, 0.0
+    for k in range(steps):
+        assert trace[k] == pytest.approx(position, abs=1e-6)
+        position += rate * min(1, (k + 1) / 100) * (1 + cos(pi * k / steps)) / 2
+        keep = min(averaging, (1 + k) / (10 + k))
+        average = keep * average + (1 - keep) * position
+    assert done.net is net and net.w.item() == pytest.approx(average, abs=1e-6)
+    assert torch.allclose(done.losses, -torch.tensor(trace), atol=1e-6)
+
+
+def test_training_lowers_the_loss_to_what_can_be_reached(generator):
+    """A field that knows the target x1 = 0 loses nothing: its velocity is -x / (1 - t)."""
+    net = MLP(2, 32, 2, 0, generator)
+
+    def to_a_point(net, generator):
+        t = 0.8 * torch.rand(64, generator=generator)
+        x0 = torch.randn(64, 2, generator=generator)
+        return flow_matching(lambda t, x: net(t, x), linear, t, x0, torch.zeros(64, 2))
+
+    done = fit(net, to_a_point, about(net, 400), generator, rate=5e-3, averaging=0.9)
+    assert done.losses[:5].mean() > 1.2 and done.losses[-20:].mean() < 0.1
+    x, t = torch.randn(50, 2, generator=generator), torch.tensor(0.5)
+    with torch.no_grad():
+        assert (net(t, 0.5 * x) + x).square().mean() < 0.1
+
+
+def test_a_run_is_repeated_by_its_seed():
+    one, two = run(None, 20), run(None, 20)
+    assert torch.equal(one.losses, two.losses)
+    for a, b in zip(one.net.parameters(), two.net.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_changes_nothing_about_a_run(tmp_path):
+    assert torch.equal(run(None, 20).losses, run(tmp_path / "a", 20).losses)
+
+
+def test_half_precision_is_for_the_loss_only():
+    rough, fine = run(None, 20, precision=torch.bfloat16), run(None, 20)
+    assert all(p.dtype == torch.float32 for p in rough.net.parameters())
+    assert not torch.equal(rough.losses, fine.losses)
+    assert torch.allclose(rough.losses, fine.losses, rtol=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_network_is_trained_where_it_is():
+    def there(net, generator):
+        t, x0 = torch.rand(16, generator=generator), torch.randn(16, 2, generator=generator)
+        t, x0 = t.cuda(), x0.cuda()
+        return flow_matching(lambda t, x: net(t, x), linear, t, x0, 0 * x0)
+
+    generator = torch.Generator().manual_seed(5)
+    net = MLP(2, 8, 2, 2, generator).cuda()
+    done = fit(net, there, about(net, 20), generator)
+    assert done.losses.isfinite().all() and next(done.net.parameters()).is_cuda
+
+
+# --- killed at any moment
+
+
+def test_a_run_that_is_killed_again_and_again_ends_bitwise_where_it_would_have(
+    tmp_path, elsewhere, uninterrupted
+):
+    """Each life must get on a little; the moments of death are drawn at random."""
+    file, generator = tmp_path / "run.safetensors", torch.Generator().manual_seed(0)
+    kills = 0
+    for _ in range(40):
+        process = elsewhere.Process(target=run_slowly, args=(str(file),))
+        process.start()
+        seen = file.stat().st_mtime_ns if file.exists() else 0
+        deadline = time.monotonic() + 60
+        while process.is_alive() and time.monotonic() < deadline:
+            if kills < 4 and file.exists() and file.stat().st_mtime_ns != seen:
+                time.sleep(0.05 * torch.rand((), generator=generator).item())
+                process.kill()
+                break
+            time.sleep(0.002)
+        process.join()
+        if process.exitcode == 0:
+            break
+        kills += 1
+    assert process.exitcode == 0 and kills >= 2
+    assert file.read_bytes() == uninterrupted
+
+
+@pytest.mark.parametrize("step, moment", [(1, "fsync"), (7, "fsync"), (8, "fsync"), (9, "replace")])
+def test_a_run_that_dies_while_writing_leaves_the_last_whole_checkpoint(
+    tmp_path, elsewhere, uninterrupted, step, moment
+):
+    file = tmp_path / "run.safetensors"
+    process = elsewhere.Process(target=run_and_die_while_writing, args=(str(file), step, moment))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    if file.exists():
+        with pytest.raises(ValueError, match=f"a finished run, got one at step .* of {STEPS}"):
+            load(file)
+    run(file)
+    assert file.read_bytes() == uninterrupted
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+def test_a_write_that_fails_keeps_the_checkpoint_and_leaves_no_litter(tmp_path, monkeypatch):
+    file = tmp_path / "run.safetensors"
+    run(file, 10)
+    before = file.read_bytes()
+
+    def full(_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(training.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save(file, run(None, 10))
+    assert file.read_bytes() == before and os.listdir(tmp_path) == ["run.safetensors"]
+
+
+def test_a_run_that_has_ended_is_not_run_again(tmp_path):
+    file = tmp_path / "run.safetensors"
+    first = run(file, 10)
+
+    def never(net, generator):
+        raise AssertionError("the run had ended")
+
+    generator = torch.Generator().manual_seed(99)
+    net = MLP(2, 8, 2, 2, generator)
+    again = fit(net, never, about(net, 10), generator, checkpoint=file, every=1)
+    assert torch.equal(again.losses, first.losses)
+    for a, b in zip(again.net.parameters(), first.net.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_finite_state(tmp_path, generator):
+    file, net = tmp_path / "run.safetensors", MLP(2, 8, 2, 2, generator)
+    calls = []
+
+    def breaks(net, generator):
+        calls.append(1)
+        return loss(net, generator) * (torch.nan if len(calls) == 8 else 1)
+
+    with pytest.raises(ValueError, match="must be finite, got nan at step 7; lower rate"):
+        fit(net, breaks, about(net, 20), generator, checkpoint=file, every=1)
+    with pytest.raises(ValueError, match="at step 7 of 20"):
+        load(file)
+
+
+# --- what is written and what is read
+
+
+@pytest.fixture
+def finished(tmp_path) -> tuple[Path, Trained]:
+    trained = run(None, 10)
+    save(tmp_path / "net.safetensors", trained)
+    return tmp_path / "net.safetensors", trained
+
+
+def test_a_network_is_loaded_as_it_was_saved(finished, tmp_path):
+    file, trained = finished
+    back = load(file)
+    assert back.about == trained.about and torch.equal(back.losses, trained.losses)
+    weights, found = trained.net.state_dict(), back.net.state_dict()
+    assert set(weights) == set(found)
+    assert all(torch.equal(weights[k], found[k]) for k in weights)
+    full = run(tmp_path / "run.safetensors", 10)
+    again = load(tmp_path / "run.safetensors")
+    x = torch.ones(3, 2)
+    assert torch.equal(again.net(torch.tensor(0.5), x), full.net(torch.tensor(0.5), x))
+
+
+def test_a_checkpoint_says_what_it_is_to_any_reader_of_safetensors(finished):
+    from safetensors import safe_open
+
+    file, trained = finished
+    with safe_open(file, "pt") as opened:
+        note = json.loads(opened.metadata()["onepath"])
+    assert note["about"]["architecture"] == trained.net.architecture
+    assert note["about"]["format"] == 1 and note["about"]["package"] == training.__version__
+    assert note["about"]["steps"] == note["run"]["step"] == 10
+
+
+def rewritten(file: Path, change) -> None:
+    """Write the file again with another note, and a digest that fits it."""
+    raw = file.read_bytes()
+    tensors = read_tensors(raw)
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+    note = json.loads(header["onepath"])
+    del note["sha256"]
+    change(note, tensors)
+    note["sha256"] = training._digest(note, tensors)
+    file.write_bytes(tensor_bytes(tensors, {"onepath": json.dumps(note)}))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda n, w: n["about"].update(format=2), "format is one of 1, got 2; a newer version"),
+        (lambda n, w: n["about"].update(interpolant="cosine"), "interpolant is .* got 'cosine'"),
+        (lambda n, w: n["about"].update(prediction="flow"), "prediction is .* got 'flow'"),
+        (lambda n, w: n["about"].update(licence="?"), "does not know, got .*licence"),
+        (lambda n, w: n["about"].pop("data"), "does not know"),
+        (lambda n, w: n["about"]["architecture"].update(name="UNet"), "out of MLP"),
+        (lambda n, w: n["about"]["architecture"].update(width=9), "those of the architecture"),
+        (lambda n, w: n["run"].update(step=9), "a finished run, got one at step 9 of 10"),
+        (lambda n, w: w.pop("average.enter.weight"), "a difference at enter.weight"),
+        (lambda n, w: w.update({"average.more": torch.ones(2)}), "a difference at more"),
+        (
+            lambda n, w: w.update({"average.enter.bias": w["average.enter.bias"].double()}),
+            "a difference at enter.bias",
+        ),
+    ],
+)
+def test_what_is_not_known_is_refused(finished, change, message):
+    file, _ = finished
+    rewritten(file, change)
+    with pytest.raises(ValueError, match=message):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"\x80\x04pickle", b"PK\x03\x04" + bytes(100), bytes(64), b"\xff" * 64],
+)
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged or none|not written by onepath"):
+        load(file)
+
+
+def test_safetensors_of_others_are_refused(tmp_path):
+    file = tmp_path / "net.safetensors"
+    for metadata in (None, {"format": "pt"}):
+        file.write_bytes(tensor_bytes({"w": torch.ones(2)}, metadata))
+        with pytest.raises(ValueError, match="not written by onepath"):
+            load(file)
+    with pytest.raises(FileNotFoundError, match="there must be a checkpoint"):
+        load(tmp_path / "absent")
+
+
+def test_a_file_cut_or_flipped_anywhere_is_refused(finished):
+    file, _ = finished
+    raw = file.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for cut in torch.randint(len(raw), (20,), generator=generator).tolist():
+        file.write_bytes(raw[:cut])
+        with pytest.raises(ValueError):
+            load(file)
+    for place in torch.randint(len(raw), (60,), generator=generator).tolist():
+        flipped = bytearray(raw)
+        flipped[place] ^= 1 << (place % 8)
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError):
+            load(file)
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ({"rate": 1e-3}, "rate is 0.002, not 0.001"),
+        ({"averaging": 0.5}, "averaging is 0.999, not 0.5"),
+        ({"precision": torch.bfloat16}, "precision is 'None', not 'torch.bfloat16'"),
+        ({"steps": 20}, "steps is 10, not 20"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, how, message):
+    file = tmp_path / "run.safetensors"
+    run(file, 10)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=f"belongs to another run, whose {message}"):
+        run(file, **({"steps": 10} | how))
+    assert file.read_bytes() == before
+
+
+def test_a_finished_network_is_no_run_to_go_on_with(finished):
+    file, _ = finished
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(file, 10)
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ({"rate": 0.0}, "0 < rate < inf"),
+        ({"averaging": 1.0}, "0 <= averaging < 1"),
+        ({"every": 0}, "every > 0"),
+        ({"precision": torch.float16}, "None or torch.bfloat16, got torch.float16"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(how, message):
+    with pytest.raises(ValueError, match=message):
+        run(None, 10, **how)
+
+
+def test_the_bar_is_silent_unless_somebody_watches(monkeypatch, capsys):
+    run(None, 3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run(None, 3)
+    assert "3/3" in capsys.readouterr().err
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    run(None, 3)
+    assert capsys.readouterr().err == ""
