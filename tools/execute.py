@@ -11,18 +11,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from traitlets.config import Config
 
 from chapters import ROOT, BookError, Chapter, code_cells, key
 from replay import ADDRESS, kept
 
 TIMEOUT = 600  # seconds for one cell: only a cell that hangs reaches it
 LIMITS = {13: 90, 16: 90, 19: 90}  # seconds that a chapter may take; 60 elsewhere
-LOCAL = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -99,14 +98,16 @@ def execute(chapter: Chapter, root: Path = ROOT) -> Run:
         timeout=TIMEOUT,
         kernel_name=kernelspec["name"],
         record_timing=False,
-        config=LOCAL,
+        startup_timeout=120,
         resources={"metadata": {"path": str(chapter.path.parent)}},
     )
     start = time.monotonic()
-    try:
-        client.execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise ChapterFailed(_report(chapter, notebook, error)) from None
+    with TemporaryFile("w+") as log:  # what the kernel itself says, not its cells
+        try:
+            client.execute(stderr=log)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
+            log.seek(0)
+            raise ChapterFailed(_report(chapter, notebook, error, log.read())) from None
     seconds = time.monotonic() - start
     notebook.metadata["kernelspec"] = kernelspec  # the builder's cache looks for it as it was
     _refuse_unrepeatable(chapter, notebook)
@@ -144,11 +145,11 @@ def _refuse_unrepeatable(chapter: Chapter, notebook: nbformat.NotebookNode) -> N
             raise ChapterFailed(_place(chapter, number, cell.source) + f"{rule}:\n{text}")
 
 
-def _report(chapter: Chapter, notebook: nbformat.NotebookNode, error: Exception) -> str:
+def _report(chapter: Chapter, notebook: nbformat.NotebookNode, error: Exception, log: str) -> str:
     cells = code_cells(notebook)
     number = next((n for n, cell in enumerate(cells, 1) if _is_open(cell)), len(cells))
     raised = [o for o in cells[number - 1].outputs if o.output_type == "error"]
-    reason = "\n".join(raised[0].traceback) if raised else str(error)
+    reason = "\n".join(raised[0].traceback) if raised else f"{error}\n\n{log}"
     return _place(chapter, number, cells[number - 1].source) + ANSI.sub("", reason).strip()
 
 
