@@ -32,13 +32,10 @@ class Ledger(SphinxDirective):
 
 
 def quantity(value: float) -> list[nodes.Node]:
-    """A number to two digits, powers of ten as a reader writes them."""
+    """A number to two or three digits, powers of ten as a reader writes them."""
     if not math.isfinite(value) or value == 0 or 1e-3 <= abs(value) < 1e4:
-        return [
-            nodes.Text(
-                f"{value:.2f}".rstrip("0").rstrip(".") if 1 <= abs(value) < 1e4 else f"{value:.2g}"
-            )
-        ]
+        digits = 3 if abs(value) >= 1 else 2
+        return [nodes.Text(f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}")]
     mantissa, exponent = f"{value:.1e}".split("e")
     head = "10" if mantissa == "1.0" else f"{mantissa}\N{MULTIPLICATION SIGN}10"
     power = f"{int(exponent)}".replace("-", "\N{MINUS SIGN}")
@@ -193,13 +190,9 @@ def _cells(app, docname: str, group: list[dict]) -> list[nodes.entry]:
     state = "checked" if held else first["verdict"]
     owner = next((d for d in pages(env) if chapter_number(d) == first["chapter"]), docname)
     number = "" if first["chapter"] is None else str(first["chapter"])
+    caught = dict.fromkeys(r["mistake"] for r in group if r["mistake"])
     mistakes = nodes.bullet_list(
-        "",
-        *(
-            nodes.list_item("", nodes.paragraph("", nodes.Text(r["mistake"])))
-            for r in group
-            if r["mistake"]
-        ),
+        "", *(nodes.list_item("", nodes.paragraph(text=mistake)) for mistake in caught)
     )
     return [
         _entry(
