@@ -95,6 +95,23 @@ def test_an_execution_is_kept_until_its_key_changes(tmp_path):
     assert execute.stored(chapter, tmp_path) is None
 
 
+def test_what_is_edited_while_a_chapter_runs_does_not_pass_for_what_ran(tmp_path):
+    edit = "import pathlib\npathlib.Path('../requirements.txt').write_text('torch==2')"
+    run = execute.execute(small_book(tmp_path, edit), tmp_path)
+    assert execute.stored(run.chapter, tmp_path) is None
+    with pytest.raises(BookError, match="01-a: edited"):
+        build_site.build([run], tmp_path)
+
+
+def test_an_edit_of_what_shapes_the_site_discards_its_pages(tmp_path):
+    for name in ("book/_ext/a.py", "src/onepath/a.py", "_config.yml", "requirements.txt"):
+        before = build_site.site_key(tmp_path)
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("edited", "utf8")
+        assert build_site.site_key(tmp_path) != before, name
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     file = tmp_path / "a.ipynb"
     file.write_text("old")

@@ -17,7 +17,7 @@ from pathlib import Path
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
-from chapters import PACKAGE, ROOT, BookError, key
+from chapters import PACKAGE, ROOT, BookError, key, read
 from execute import Run, say
 
 EXECUTES = (
@@ -33,9 +33,10 @@ class BuildFailed(BookError):
 
 def build(runs: list[Run], root: Path = ROOT) -> None:
     """Build `_build/html` without executing anything; raises BuildFailed."""
+    refuse_edited(runs, root)
     folder = root / "_build"
     state = folder / "site.json"
-    now = {"site": site_key(root), "chapters": {r.chapter.name: _page_key(r, root) for r in runs}}
+    now = {"site": site_key(root), "chapters": {r.chapter.name: _page_key(r) for r in runs}}
     before = json.loads(state.read_text("utf8")) if state.exists() else {}
     state.unlink(missing_ok=True)  # until this build has succeeded, there is none to build upon
     if before.get("site") != now["site"]:
@@ -47,6 +48,16 @@ def build(runs: list[Run], root: Path = ROOT) -> None:
     fill_cache(runs, folder)
     _run_builder(root)
     state.write_text(json.dumps(now, indent=1), "utf8")
+
+
+def refuse_edited(runs: list[Run], root: Path) -> None:
+    """Raise BookError if a chapter, or what it depends on, was edited after it was executed."""
+    edited = [r.chapter.name for r in runs if key(read(r.chapter.path, root), root) != r.key]
+    if edited:
+        raise BookError(
+            f"{', '.join(edited)}: edited, or a module or pin edited, while the chapters ran; "
+            "run the command again."
+        )
 
 
 def site_key(root: Path) -> str:
@@ -62,9 +73,9 @@ def site_key(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _page_key(run: Run, root: Path) -> str:
+def _page_key(run: Run) -> str:
     """Changes when a page must be made again though its source did not: run anew, a notebook."""
-    return f"{key(run.chapter, root)} {run.chapter.golden.exists()}"
+    return f"{run.key} {run.chapter.golden.exists()}"
 
 
 def fill_cache(runs: list[Run], folder: Path) -> None:

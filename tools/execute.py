@@ -31,12 +31,12 @@ class ChapterFailed(BookError):
 
 @dataclass(frozen=True)
 class Run:
-    """An executed chapter: the notebook with all its outputs, and the seconds that it took."""
+    """An executed chapter: the notebook with all outputs, its time, and the key before it ran."""
 
     chapter: Chapter
     notebook: nbformat.NotebookNode
     seconds: float
-    fresh: bool
+    key: str
 
 
 def store(root: Path = ROOT) -> Path:
@@ -52,7 +52,7 @@ def stored(chapter: Chapter, root: Path = ROOT) -> Run | None:
     mark = notebook.metadata.pop("onepath", {})
     if mark.get("key") != key(chapter, root):
         return None
-    return Run(chapter, notebook, mark["seconds"], fresh=False)
+    return Run(chapter, notebook, mark["seconds"], mark["key"])
 
 
 def execute_all(chapters: list[Chapter], root: Path = ROOT, processes: int = 2) -> list[Run]:
@@ -91,6 +91,7 @@ def execute_all(chapters: list[Chapter], root: Path = ROOT, processes: int = 2) 
 def execute(chapter: Chapter, root: Path = ROOT) -> Run:
     """Run one chapter in a new kernel and keep the result."""
     say(f"{chapter.name} starts")
+    before = key(chapter, root)  # a module edited while this runs must not pass for what was run
     notebook = nbformat.from_dict(chapter.notebook)
     kernelspec = dict(notebook.metadata.kernelspec)
     client = NotebookClient(
@@ -111,15 +112,16 @@ def execute(chapter: Chapter, root: Path = ROOT) -> Run:
     seconds = time.monotonic() - start
     notebook.metadata["kernelspec"] = kernelspec  # the builder's cache looks for it as it was
     _refuse_unrepeatable(chapter, notebook)
-    keep(chapter, notebook, seconds, root)
-    return Run(chapter, notebook, seconds, fresh=True)
+    run = Run(chapter, notebook, seconds, before)
+    keep(run, root)
+    return run
 
 
-def keep(chapter: Chapter, notebook: nbformat.NotebookNode, seconds: float, root: Path) -> None:
-    marked = nbformat.from_dict(notebook)
-    marked.metadata["onepath"] = {"key": key(chapter, root), "seconds": round(seconds, 2)}
+def keep(run: Run, root: Path) -> None:
+    marked = nbformat.from_dict(run.notebook)
+    marked.metadata["onepath"] = {"key": run.key, "seconds": round(run.seconds, 2)}
     store(root).mkdir(parents=True, exist_ok=True)
-    replace(store(root) / f"{chapter.name}.ipynb", nbformat.writes(marked))
+    replace(store(root) / f"{run.chapter.name}.ipynb", nbformat.writes(marked))
 
 
 def replace(file: Path, text: str) -> None:
