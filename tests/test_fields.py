@@ -48,15 +48,11 @@ def oracle(path, row):
     }[row]
 
 
-@pytest.fixture(params=["one time", "a time each"])
-def t(request, generator):
-    return scalar(0.4) if request.param == "one time" else inner_times(32, generator)
-
-
 @every
 @pytest.mark.parametrize("given_row, wanted", list(itertools.product(ROWS, ROWS)))
-def test_every_field_gives_every_other(name, given_row, wanted, t, generator):
+def test_every_field_gives_every_other(name, given_row, wanted, generator):
     path, x = MixturePath(NOISING[name], TARGET), points(32, generator)
+    t = inner_times(32, generator)
     exact = oracle(path, wanted)(t, x)
     error = lambda field: worst("eq:conversion", (field(t, x) - exact) / exact.abs().max(), 1e-9)
     right = convert(oracle(path, given_row), path, given_row, wanted)

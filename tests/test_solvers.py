@@ -250,7 +250,7 @@ def test_a_run_is_the_last_state_of_its_trajectory(name, n, d, m, dtype):
 
 
 @every
-@pytest.mark.parametrize("interpolant", sorted(INTERPOLANTS))
+@pytest.mark.parametrize("interpolant", ["VP", "own latent noise"])
 def test_a_run_of_a_batch_is_a_loop_of_runs(name, interpolant, generator):
     path, x = MixturePath(INTERPOLANTS[interpolant], TARGET), points(3, generator)
     step = STEPS[name](Dynamics(path.velocity))
@@ -306,7 +306,7 @@ def test_memory_passes_from_step_to_step():
 
 def test_flows_of_the_oracle_end_at_its_target(generator):
     """A second opinion on a whole run: an adaptive method of another library."""
-    path = MixturePath(linear, random_mixture(3, 2, 3))
+    path = MixturePath(linear, random_mixture(3, 2, 2))
     x, ends = points(16, generator, scale=1.0), torch.tensor([0.0, 1.0], dtype=F64)
     exact = torchdiffeq.odeint(path.velocity, x, ends, rtol=1e-8, atol=1e-9, method="dopri5")[-1]
     ours = integrate(rk4(Dynamics(path.velocity)), x, times(80))
