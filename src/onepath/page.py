@@ -169,7 +169,8 @@ class Table:
         cells = lambda line, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line)
         head = cells(self.head, 'th scope="col"').replace('</th scope="col">', "</th>")
         body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
-        markup = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        parts = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        markup = f'<table class="table">{parts}</table>'
         return {"text/plain": str(self), "text/html": markup}
 
 
