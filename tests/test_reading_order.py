@@ -16,7 +16,8 @@ def imports(source: str) -> tuple[set[str], set[str]]:
     own, others = set(), set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module} if node.module else {a.name for a in node.names}
+            named = {node.module} if node.module else {a.name for a in node.names}
+            own |= named - {"__version__"}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Import):

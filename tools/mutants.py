@@ -10,6 +10,7 @@ its reason, is listed in `equivalent_mutants.toml` with that reason.
 """
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -31,7 +32,7 @@ from mutations import Mutant, draw
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
-NOT_FORMULAS = {"__init__", "plotting"}  # pictures are looked at, not computed with
+NOT_FORMULAS = {"__init__", "page", "plotting"}  # pictures are looked at, not computed with
 UNIT = ["-m", "not browser and not bare"]
 ALLOWED = 0.05  # share of survivors that are not equivalent
 
@@ -52,6 +53,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.warm: subprocess.Popen | None = None
         listed = subprocess.run(
             ["git", "ls-files", "-co", "--exclude-standard"],
             cwd=ROOT,
@@ -64,26 +66,42 @@ class Copy:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
 
-    def write(self, module: str, source: str) -> None:
+    def write(self, module: str, source: str) -> str:
+        """Change a module; what stood there before."""
         path = self.folder / "src" / "onepath" / f"{module}.py"
+        before = path.read_text()
         path.write_text(source)
         Copy.stamp += 10
         os.utime(path, (Copy.stamp, Copy.stamp))
+        return before
 
-    def pytest(self, arguments: list[str], limit: float) -> subprocess.CompletedProcess:
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(self.folder / "src"),
-        }
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider"]
-        return subprocess.run(
-            [*command, *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-        )
+    def users(self, module: str) -> list[str]:
+        """The test files that import a module: the likeliest to notice, so they run first."""
+        tests = sorted((self.folder / "tests").glob("test_*.py"))
+        return [f"tests/{t.name}" for t in tests if f"onepath.{module} import" in t.read_text()]
+
+    def pytest(self, arguments: list[str], limit: float) -> tuple[int, str]:
+        """Exit code and output of a run in a fork of a process that has torch loaded already."""
+        if self.warm is None:
+            self.warm = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("warm.py"))],
+                cwd=self.folder,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder / "src")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        output = self.folder.with_suffix(".txt")
+        how = ["-q", "--tb=line", "-p", "no:cacheprovider", *arguments]
+        self.warm.stdin.write(json.dumps([int(limit), str(output), how]) + "\n")
+        self.warm.stdin.flush()
+        code = int(self.warm.stdout.readline())
+        return code, output.read_text()
+
+    def close(self) -> None:
+        if self.warm is not None:
+            self.warm.stdin.close()
+            self.warm.wait()
 
 
 LEGS = {
@@ -110,21 +128,20 @@ def judge(mutant: Mutant, place: Copy, suite: list[str], limit: float, every_leg
     begin, own = time.monotonic(), f"tests/test_{mutant.module}.py"
     stop = [] if every_leg else ["-x"]
     rounds = [("its own tests", [*stop, own])] if (place.folder / own).exists() else []
-    rounds.append(("the suite", ["-x", *UNIT, f"--ignore={own}", *suite]))
-    original = (ROOT / "src" / "onepath" / f"{mutant.module}.py").read_text()
-    place.write(mutant.module, mutant.source)
+    users = [test for test in place.users(mutant.module) if test != own]
+    rounds.append(("the suite", ["-x", *UNIT, f"--ignore={own}", *users, *suite]))
+    original = place.write(mutant.module, mutant.source)
     verdict = Verdict(mutant, None)
     try:
         for name, arguments in rounds:
-            try:
-                run = place.pytest(arguments, limit)
-            except subprocess.TimeoutExpired:
+            code, output = place.pytest(arguments, limit)
+            if code < 0:
                 verdict = Verdict(mutant, name, "(ran forever)", ("time",))
-                break
-            if run.returncode != 0:
-                test = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.M)
+            elif code > 0:
+                test = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.M)
                 named = test.group(1) if test else "(could not start)"
-                verdict = Verdict(mutant, name, named, legs(run.stdout))
+                verdict = Verdict(mutant, name, named, legs(output))
+            if code:
                 break
     finally:
         place.write(mutant.module, original)
@@ -208,10 +225,11 @@ def main() -> int:
         place = copies.get()
         own = [test for test in own if (place.folder / test).exists()]
         print("the tests must pass before anything is planted …", flush=True)
-        sound = place.pytest([*UNIT, *dict.fromkeys([*own, *asked.suite])], 10 * asked.limit)
+        tests = [*dict.fromkeys([*own, *asked.suite])]
+        code, output = place.pytest([*UNIT, *tests], 10 * asked.limit)
         copies.put(place)
-        if sound.returncode:
-            print(sound.stdout[-3000:], file=sys.stderr)
+        if code:
+            print(output[-3000:], file=sys.stderr)
             return 2
 
         def work(mutant: Mutant) -> Verdict | None:
@@ -231,6 +249,9 @@ def main() -> int:
                 if verdict.caught_by is None:
                     m = verdict.mutant
                     tqdm.write(f"survived: src/onepath/{m.module}.py:{m.line}  {m.name}")
+
+        while not copies.empty():
+            copies.get().close()
 
     text = report(verdicts, asked, (time.monotonic() - begin) / 60)
     print(text)
