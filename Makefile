@@ -35,6 +35,9 @@ notebooks: book  ## write the executed book/*.ipynb beside their sources
 test: book       ## unit tests, coverage of equations, notebooks in step and replayed, clean installs, browser
 	$(PYTHON) tools/suite.py
 
+unit: setup      ## the unit tests alone
+	$(PYTHON) -m pytest tests -m "not browser and not bare" -q -n 2 --dist loadgroup
+
 lint: setup      ## style of all Python files
 	$(PYTHON) -m ruff check .
 
@@ -50,4 +53,4 @@ colab: setup     ## run every notebook from elsewhere, in a clean environment li
 clean:           ## remove everything that is built, but not .venv
 	rm -rf _build build src/*.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup book notebooks test lint serve mutants colab clean
+.PHONY: help setup book notebooks test unit lint serve mutants colab clean
