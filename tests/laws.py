@@ -23,11 +23,14 @@ TARGET = Mixture(
     covs=torch.tensor([[[0.3, 0.1], [0.1, 0.2]], [[0.5, -0.2], [-0.2, 0.4]]], dtype=F64),
 )
 BASE = Mixture(
-    weights=torch.tensor([0.6, 0.4], dtype=F64),
-    means=torch.tensor([[0.5, -1.0], [-0.8, 0.3]], dtype=F64),
-    covs=torch.tensor([[[0.9, 0.3], [0.3, 0.7]], [[0.4, -0.1], [-0.1, 1.1]]], dtype=F64),
+    weights=torch.tensor([0.5, 0.2, 0.3], dtype=F64),
+    means=torch.tensor([[0.5, -1.0], [-0.8, 0.3], [0.1, 1.2]], dtype=F64),
+    covs=torch.tensor(
+        [[[0.9, 0.3], [0.3, 0.7]], [[0.4, -0.1], [-0.1, 1.1]], [[0.5, 0.4], [0.4, 0.6]]], dtype=F64
+    ),
 )
-COUPLING = torch.tensor([[0.25, 0.35], [0.05, 0.35]], dtype=F64)  # its margins are those weights
+# the margins of this coupling are those weights
+COUPLING = torch.tensor([[0.2, 0.3], [0.05, 0.15], [0.05, 0.25]], dtype=F64)
 
 NOISING = {
     "linear": linear,

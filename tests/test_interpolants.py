@@ -100,7 +100,7 @@ def test_data_grow_and_noise_shrinks(name, t, h):
 # --- the named schedules
 
 
-@pytest.mark.parametrize("low, high", [(0.1, 20.0), (0.3, 7.0), (0.0, 2.0)])
+@pytest.mark.parametrize("low, high", [(0.1, 20.0), (0.3, 7.0), (0.0, 2.0), (1.0, 1.0)])
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.8, 1.0])
 def test_variance_preserving_integrates_its_rate_of_noising(low, high, t):
     path = variance_preserving(low, high)
@@ -141,6 +141,7 @@ def test_the_bridge_has_the_conditional_variance_of_brownian_motion(tau):
         expect(worst("eq:bridge", path.gamma2(scalar(t)) - exact))
         refute(worst("eq:bridge", path.gamma2(scalar(t)).sqrt() - exact), "wrong object: the root")
     assert path.sigma is linear.sigma and path.alpha is linear.alpha
+    assert value(bridge().gamma2, 0.5) == 0.25  # of unit temperature, unless told
 
 
 def test_the_trigonometric_path_is_a_quarter_of_a_circle():

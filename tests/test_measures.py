@@ -199,11 +199,22 @@ def test_shapes_that_do_not_fit_are_refused(shapes):
 
 
 def test_weights_are_accepted_up_to_the_rounding_of_their_own_precision():
-    third = torch.tensor([0.1] * 10, dtype=torch.float32)
-    m, C = torch.zeros(10, 1), torch.ones(10, 1, 1)
-    assert Mixture(third, m, C).dim == 1
+    many = torch.full((1000,), 1e-3, dtype=torch.float32)
+    m, C = torch.zeros(1000, 1), torch.ones(1000, 1, 1)
+    assert many.sum() != 1 and Mixture(many, m, C).dim == 1
     with pytest.raises(ValueError, match="sum to 1"):
-        Mixture(third * (1 + 1e-4), m, C)
+        Mixture(many * (1 + 1e-2), m, C)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_covariances_are_symmetric_up_to_rounding_relative_to_their_size(scale):
+    def law(gap):
+        C = torch.tensor([[1.0, 1e-3], [1e-3 + gap, 1.0]], dtype=F64)
+        return gaussian(torch.zeros(2, dtype=F64), scale * C)
+
+    assert law(1e-15).dim == 2
+    with pytest.raises(ValueError, match="symmetric"):
+        law(1e-12)
 
 
 @pytest.mark.parametrize("k, dtype", [(0, F64), (2, torch.int64)])

@@ -23,7 +23,7 @@ from laws import (
 )
 from onepath.calculus import gradient, jacobian, rate
 from onepath.interpolants import Interpolant, bridge, linear, variance_exploding
-from onepath.measures import Mixture, standard_normal
+from onepath.measures import Mixture, gaussian, standard_normal
 from onepath.oracles import MixturePath
 from onepath.verify import continuity, expect, mean, refute, worst
 
@@ -102,6 +102,40 @@ def test_coupled_ends_are_drawn_together_and_in_their_own_law(generator):
     apart = (BASE.mean[0] * TARGET.mean[0]).item()
     expect(mean("eq:mixture-path", x0[:, 0] * x1[:, 0], together))
     refute(mean("eq:mixture-path", x0[:, 0] * x1[:, 0], apart), "hypothesis: independent ends")
+
+
+def test_ends_have_the_covariances_of_their_components(generator):
+    """Strongly tilted, because a transposed Cholesky factor has the right trace."""
+    C = torch.tensor([[2.0, 1.2], [1.2, 0.8]], dtype=F64)
+    base, target = (gaussian(torch.zeros(2, dtype=F64), c) for c in (C, C.flip(0, 1)))
+    x0, x1 = MixturePath(linear, target, base).ends(20_000, generator)
+    for x, cov in ((x0, C), (x1, C.flip(0, 1))):
+        for i, j in [(0, 0), (0, 1), (1, 1)]:
+            expect(mean("eq:mixture-path", x[:, i] * x[:, j], cov[i, j].item()))
+    root = torch.linalg.cholesky(C)
+    wrong = (root.T @ root)[0, 0].item()
+    refute(mean("eq:mixture-path", x0[:, 0] ** 2, wrong), "wrong object: the transposed factor")
+
+
+def test_components_may_be_paired_one_to_one(generator):
+    """Half of the weights of the coupling are 0: pairs that never occur and never count."""
+    base = random_mixture(11, 2, 2)
+    base = Mixture(TARGET.weights, base.means, base.covs)
+    path = MixturePath(linear, TARGET, base, TARGET.weights.diag())
+    t, x = scalar(0.4), points(32, generator)
+    expect(worst("eq:mixture-velocity", continuity(path.log_density, path.velocity, t, x), 1e-8))
+    assert (path.posterior(t, x)[:, [1, 2]] == 0).all()
+    free = MixturePath(linear, TARGET, base)
+    wrong = continuity(path.log_density, free.velocity, t, x)
+    refute(worst("eq:mixture-velocity", wrong, 1e-8), "hypothesis: independent ends")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_many_components_are_no_rounding_error(dtype):
+    base, target = (random_mixture(seed, 1, 60, dtype) for seed in (1, 2))
+    path = MixturePath(linear, target, base)
+    assert path.weights.shape == (60, 60)
+    assert not torch.equal(path.weights.sum(1), base.weights)
 
 
 @every
@@ -218,21 +252,23 @@ def test_denoiser_obeys_tweedie_and_its_covariance_is_a_jacobian(name, t, genera
     refute(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - 2 * second, 1e-8), "factor: 2")
 
 
-@pytest.mark.parametrize("base", [random_mixture(1, 1, 2), standard_normal(1, TARGET.means)])
-def test_posterior_moments_are_integrals_of_bayes_rule(base):
-    """One dimension, any base: p(x1 | x) is proportional to p1(x1) p0((x - alpha x1) / sigma)."""
-    target, t = random_mixture(5, 1, 3), scalar(0.4)
-    path = MixturePath(linear, target, base)
-    y = torch.linspace(-25, 25, 20_001, dtype=F64)
-    for x in (-1.0, 0.3, 2.0):
-        logs = target.log_prob(y[:, None]) + base.log_prob(((x - 0.4 * y) / 0.6)[:, None])
-        w = logs.softmax(0)
-        m = (w * y).sum()
-        point = torch.tensor([[x]], dtype=F64)
-        expect(worst("eq:denoiser", path.denoiser(t, point) - m))
-        v = (w * (y - m) ** 2).sum()
-        expect(worst("eq:denoiser-cov", path.denoiser_cov(t, point) - v))
-        refute(worst("eq:denoiser-cov", path.denoiser_cov(t, point) - v - m**2), "missing term: m²")
+@pytest.mark.parametrize(
+    "base", [BASE, standard_normal(2, TARGET.means)], ids=["mixture", "normal"]
+)
+@pytest.mark.parametrize("x", [(-1.0, 0.5), (0.4, -0.2)])
+def test_posterior_moments_are_integrals_of_bayes_rule(base, x):
+    """Any base: p(x1 | x) is proportional to p1(x1) p0((x - alpha x1) / sigma)."""
+    path, t, x = MixturePath(linear, TARGET, base), scalar(0.4), torch.tensor([x], dtype=F64)
+    line = torch.linspace(-8, 8, 321, dtype=F64)
+    y = torch.cartesian_prod(line, line)
+    w = (TARGET.log_prob(y) + base.log_prob((x - 0.4 * y) / 0.6)).softmax(0)
+    m = w @ y
+    expect(worst("eq:denoiser", path.denoiser(t, x) - m))
+    refute(worst("eq:denoiser", path.denoiser(1 - t, x) - m), "clock: the denoiser of 1 - t")
+    C = (w[:, None] * (y - m)).T @ (y - m)
+    expect(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - C))
+    second = C + torch.outer(m, m)
+    refute(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - second), "missing term: the mean")
 
 
 @every
@@ -355,10 +391,13 @@ def moved_normal(mean: float, var: float) -> Mixture:
         ({"base": random_mixture(0, 3, 2)}, "share dimension, dtype and device, got 3, .* and 2"),
         ({"base": random_mixture(0, 2, 2, torch.float32)}, "share dimension, dtype and device"),
         ({"weights": COUPLING}, "one nonnegative weight per pair"),
-        ({"base": BASE, "weights": COUPLING.T.contiguous()}, "margins of a coupling .* base: got"),
+        ({"base": BASE, "weights": COUPLING.flip(0)}, "margins of a coupling .* base: got"),
         ({"base": BASE, "weights": COUPLING + 1e-9}, "margins of a coupling"),
         (
-            {"base": BASE, "weights": torch.tensor([[0.7, -0.1], [-0.4, 0.8]], dtype=F64)},
+            {
+                "base": BASE,
+                "weights": COUPLING - torch.tensor([[0.0, 0.0], [0.1, -0.1], [-0.1, 0.1]]).to(F64),
+            },
             "one nonnegative weight per pair",
         ),
         ({"base": BASE, "weights": COUPLING.float()}, "a coupling shares dtype .*float32"),
@@ -370,9 +409,8 @@ def test_ends_and_couplings_that_do_not_fit_are_refused(parts, message):
 
 
 def test_a_coupling_with_the_wrong_target_margin_is_named():
-    weights = torch.tensor([[0.35, 0.25], [0.05, 0.35]], dtype=F64)
     with pytest.raises(ValueError, match="target: got"):
-        MixturePath(linear, TARGET, BASE, weights)
+        MixturePath(linear, TARGET, BASE, COUPLING.flip(1))
 
 
 @pytest.mark.parametrize("name", FIELDS)

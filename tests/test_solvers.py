@@ -46,7 +46,7 @@ def test_a_grid_has_equal_steps_and_states_its_ends(n, start, length):
 
 
 def test_a_grid_goes_from_base_to_target_unless_told():
-    assert times(4).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert times(4).tolist() == [0, 0.25, 0.5, 0.75, 1] and times(1).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -377,6 +377,13 @@ def test_a_level_at_the_very_end_matters_only_to_a_method_that_looks_there(level
     assert integrate(euler(sde), x, times(4), generator).isfinite().all()
     with pytest.raises(ValueError, match="eta must be finite and nonnegative"):
         integrate(heun(sde), x, times(4), generator)
+
+
+@stochastic
+def test_a_level_may_vanish_at_an_end(name, generator):
+    still, x = Dynamics(lambda t, x: 0 * x, lambda t: t * (1 - t)), points(2, generator)
+    y = integrate(STEPS[name](still), x, torch.tensor([0.0, 1.0], dtype=F64), generator)
+    assert torch.equal(y, x)
 
 
 def test_euler_never_looks_at_the_end_of_the_grid(generator):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from laws import F64, inner_times, points, same_rows, scalar
@@ -165,6 +165,7 @@ def test_worst_finds_the_largest_deviation_of_either_sign():
 
 
 @given(st.integers(2, 50), st.floats(-2, 2), st.integers(0, 1000))
+@example(2, 0.5, 0)
 def test_mean_counts_the_same_standard_errors_as_students_test(n, target, seed):
     samples = torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=F64)
     check = mean("eq:a", samples, target)
@@ -185,6 +186,7 @@ def test_a_true_mean_errs_by_one_standard_error_on_average(generator):
 
 
 @given(st.lists(st.floats(1e-8, 1e3), min_size=3, max_size=6))
+@example([1.0, 2.0, 5.0])
 def test_a_slope_is_the_least_squares_line_in_logarithms(errors):
     sizes = [0.1 / 2**i for i in range(len(errors))]
     assert slope(sizes, errors) == pytest.approx(
