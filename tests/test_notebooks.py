@@ -128,6 +128,20 @@ def test_every_link_into_the_site_has_its_target(book):
         assert not anchor or f'id="{anchor}"' in html.read_text("utf8"), anchor
 
 
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "book").glob("*.ipynb")), ids=lambda file: file.stem
+)
+def test_a_committed_notebook_shows_nothing_raw_and_leads_to_what_is_there(file):
+    text = prose_of(nbformat.read(file, 4))
+    assert not re.search(r":::|\{[\w:-]+\}`|\$\$ *\(|^\([\w:-]+\)=", text, re.M)
+    html, site = ROOT / "_build" / "html", chapters.project().site
+    if not html.exists():
+        pytest.skip("links of the notebooks: no built site; make book")
+    for target, anchor in re.findall(rf"\]\({re.escape(site)}/([^)#]+)(?:#([^)]+))?\)", text):
+        assert (html / target).exists(), target
+        assert not anchor or f'id="{anchor}"' in (html / target).read_text("utf8"), anchor
+
+
 def test_a_display_in_a_box_is_on_one_line(book):
     text = "\n".join(cell.source for cell in made(book).cells)
     assert re.search(r"^> \$\$ o = p , \\tag\{3\.\d\} \$\$$", text, re.M)

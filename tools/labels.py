@@ -128,11 +128,11 @@ def _citations(env) -> dict[str, tuple[str, str, Target]]:
     for citation in data.get("citations", ()):
         entry = citation.entry
         people = entry.persons.get("author") or entry.persons.get("editor") or []
-        names = [" ".join(person.last_names) for person in people]
+        names = [" ".join(map(str, person.rich_last_names)) for person in people]
         authors = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
         target = Target(citation.bibliography_key.docname, citation.citation_id, "citation")
         found[citation.key] = (
-            (authors or entry.fields.get("title", citation.key)).replace("{", "").replace("}", ""),
+            authors or str(entry.rich_fields.get("title", citation.key)),
             entry.fields.get("year", "n.d."),
             target,
         )

@@ -43,7 +43,7 @@ def golden(run: Run, labels: Labels, about: Project, root: Path = ROOT, hole: Gl
     install = INSTALL.format(
         name=about.name, requirement=about.name + extra, repository=about.repository, tag=about.tag
     )
-    cells = [_code(install.rstrip(), ["remove-cell"], [])]
+    cells = [_code(install.rstrip(), [], [])]
     for cell in run.notebook.cells:
         if cell.cell_type == "code":
             if cell.execution_count is None:
