@@ -69,6 +69,7 @@ const cards = {
     copy.removeAttribute("id");
     copy.querySelectorAll("[id]").forEach((e) => e.removeAttribute("id"));
     copy.querySelectorAll("[tabindex]").forEach((e) => e.removeAttribute("tabindex"));
+    copy.querySelectorAll(".headerlink, .equation-badge").forEach((e) => e.remove());
     copy.querySelectorAll("a").forEach((a) => a.replaceWith(...a.childNodes));
     copy.querySelectorAll("img").forEach((img) => (img.src = new URL(img.getAttribute("src"), base)));
     const card = document.createElement("div");
