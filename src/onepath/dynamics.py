@@ -51,8 +51,9 @@ def with_noise(velocity: Field, score: Field, eta: Curve) -> Dynamics:
 
 
 def velocity_of(dynamics: Dynamics, score: Field) -> Field:
-    r"""$v_t = b_t - \tfrac12\eta_t^2\,\nabla\log\rho_t$, the inverse of `with_noise`:
-    Fokker–Planck's own velocity.
+    r"""The velocity whose flow has the marginals of a diffusion; the inverse of `with_noise`.
+
+    $$ v_t = b_t - \tfrac12\eta_t^2\,\nabla\log\rho_t . $$
 
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
     Book: eq:probability-flow.
@@ -63,8 +64,7 @@ def velocity_of(dynamics: Dynamics, score: Field) -> Field:
 
 
 def time_reversed(dynamics: Dynamics, score: Field) -> Dynamics:
-    r"""The dynamics in the clock $r = 1 - t$ that passes through the same densities in the opposite
-    order.
+    r"""The dynamics in the clock $r = 1 - t$ that passes the same densities in opposite order.
 
     $$ \bar b_r = -b_t + \eta_t^2\,\nabla\log\rho_t, \qquad t = 1 - r . $$
 
@@ -85,10 +85,11 @@ def time_reversed(dynamics: Dynamics, score: Field) -> Dynamics:
 
 
 def langevin(score: Field, t: Time, c: float) -> Dynamics:
-    r"""Langevin dynamics at the frozen time t, $dX = \tfrac12c^2\,\nabla\log\rho_t(X)\,d\theta +
-    c\,dW_\theta$.
+    r"""Langevin dynamics at the frozen time t, which leaves $\rho_t$ invariant.
 
-    It leaves $\rho_t$ invariant, and from any start converges to it as its own clock $\theta$ runs.
+    $$ dX_\theta = \tfrac12c^2\,\nabla\log\rho_t(X_\theta)\,d\theta + c\,dW_\theta $$
+
+    in a clock $\theta$ of its own; c is in length / time^(1/2).
 
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
     Book: eq:langevin.

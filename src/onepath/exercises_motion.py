@@ -29,6 +29,12 @@ def own_swirl(answer: Answer) -> Iterator[Test]:
     moved = lambda t, x: path.velocity(t, x) + answer(path, t, x)
     residual = continuity(path.log_density, moved, t, x).abs().max()
     yield "the continuity equation holds with the field added", bool(residual < 1e-8)
+    far = torch.full((1, 2), 8.0, dtype=torch.float64)
+    tail = path.log_density(t, far).exp() * answer(path, t, far).square().sum()
+    yield (
+        "the energy of the field is finite: far out, density times square is small",
+        bool(tail < 1),
+    )
     turned = path.score(t, x) @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
     factor = (w * turned).sum() / (turned * turned).sum()
     yield (

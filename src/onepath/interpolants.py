@@ -127,7 +127,7 @@ def noising_diffusion(path: Interpolant) -> Curve:
              = 2\sigma_t^2\,\frac{\dot\alpha_t}{\alpha_t} - \frac{d\sigma_t^2}{dt}. $$
 
     The second form is the one computed: it stays finite where $\sigma_t = 0$. Infinite where
-    $\alpha_t = 0$.
+    $\alpha_t = 0$. Raises ValueError where $\lambda$ falls: noising would have to remove noise.
 
     Source: Kingma et al. (2021), Variational diffusion models.
     Book: eq:noising-diffusion.
@@ -136,7 +136,13 @@ def noising_diffusion(path: Interpolant) -> Curve:
 
     def g(t: Time) -> Time:
         growth = rate(path.alpha, t) / path.alpha(t)
-        return (2 * path.variance(t) * growth - rate(path.variance, t)).sqrt()
+        square = 2 * path.variance(t) * growth - rate(path.variance, t)
+        if (square < 0).any():
+            raise ValueError(
+                "the signal-to-noise ratio of a noising schedule does not fall with t, "
+                f"got g² = {square.min().item():.3g}; is the clock of the schedule turned?"
+            )
+        return square.sqrt()
 
     return g
 
