@@ -220,6 +220,12 @@ def spaced(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+CHAPTER = """---
+jupytext: {text_representation: {extension: .md, format_name: myst}}
+kernelspec: {name: python3, display_name: Python 3}
+---
+# Flow
+"""
 UNLABELLED = "\n\n## More\n\n$$ a = b $$\n"
 QUOTED = "\n\n## Taken\n\n```{math}\n:label: eq:taken\n:class: quoted\na = b\n```\n"
 STEP = "\n\n```{math}\n:class: step\na = b\n```\n"
@@ -304,7 +310,7 @@ BROKEN = {
         "an amsmath environment cannot carry one",
     ),
     "a docstring that names no label": (
-        {"package": PACKAGE.replace("eq:family", "eq:family, eq:gone")},
+        {"package": PACKAGE.replace("eq:family", "eq:family, ch:path, eq:gone")},
         "onepath.dynamics.with_noise says Book: eq:gone, which no page states",
     ),
     "a claim that names no label": ({"claims": {"C3": ["eq:gone"]}}, "claim C3 names 'eq:gone'"),
@@ -312,6 +318,14 @@ BROKEN = {
     "a chapter outside the contents": (
         {"pages": {"book/08-unlisted.md": "# Flow\n"}},
         "missing from _toc.yml",
+    ),
+    "two chapters with one number": (
+        {"pages": {"book/07-a.md": CHAPTER, "book/07-b.md": CHAPTER}},
+        "07-a.md has the same number",
+    ),
+    "a number typed into a title": (
+        {"pages": {"book/07-flow.md": CHAPTER.replace("# ", "# 7 · ")}},
+        "carries a typed number",
     ),
     "a chapter without kernel": (
         {"pages": {"book/07-flow.md": "# Flow\n"}},
@@ -326,6 +340,11 @@ def test_a_broken_rule_fails_the_build(build, rule):
     built = build(**book)
     assert any(complaint in warning for warning in built.warnings), built.warnings
     assert built.ledger is None
+
+
+def test_a_docstring_may_name_whatever_has_a_label(build):
+    named = "eq:family, thm:family, ch:path, ex:reverse"
+    assert build(package=PACKAGE.replace("eq:family", named)).warnings == []
 
 
 def test_a_build_that_warned_warns_again(build):

@@ -104,7 +104,8 @@ def markdown(docstring: str) -> str:
 
 
 def _references(text: str) -> str:
-    role = lambda m: f"{{prf:ref}}`{m[0]}`" if m[0].startswith("thm:") else f"{{eq}}`{m[0]}`"
+    roles = {"eq": "eq", "thm": "prf:ref", "fig": "numref"}
+    role = lambda m: f"{{{roles.get(m[0].partition(':')[0], 'ref')}}}`{m[0]}`"
     return re.sub(LABEL, role, text).strip()
 
 

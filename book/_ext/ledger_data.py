@@ -38,15 +38,17 @@ def rows(env) -> list[dict]:
     """One row a record, and one for each equation without record, in the order of the book."""
     result = []
     for docname, page in sorted(pages(env).items(), key=lambda item: reading_order(item[0])):
-        claims = {label: claim for claim, labels in page.claims.items() for label in labels}
+        claims: dict[str, list[str]] = {}
+        for claim, labels in page.claims.items():
+            for label in labels:
+                claims.setdefault(label, []).append(claim)
         marks = {e.label: e.mark for e in page.equations}
-        labels = dict.fromkeys([*marks, *(str(r.get("label")) for r in page.records)])
-        entries = [r for r in page.records if r.get("label") in labels]
+        order = list(dict.fromkeys([*marks, *(str(r.get("label")) for r in page.records)]))
+        entries = [r for r in page.records if r.get("label") in order]
         checked = {r["label"] for r in entries}
         entries += [
             {"label": e, "verdict": marks[e] or "unchecked"} for e in marks if e not in checked
         ]
-        order = list(labels)
         for entry in sorted(entries, key=lambda e: order.index(e["label"])):
             names = env.ledger_functions.get(entry["label"], [])
             result.append(
@@ -58,7 +60,7 @@ def rows(env) -> list[dict]:
                     "bound": entry.get("bound"),
                     "mistake": entry.get("mistake"),
                     "function": ", ".join(name for name, _, _ in names) or None,
-                    "claim": claims.get(entry["label"]),
+                    "claim": ", ".join(claims.get(entry["label"], ())) or None,
                     "chapter": chapter_number(docname),
                 }
             )

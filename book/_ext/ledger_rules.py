@@ -17,7 +17,8 @@ MARGINS = {
 MISTAKES = ("factor", "sign", "clock", "missing term", "wrong object", "hypothesis")
 CLAIMS = tuple(f"C{k}" for k in range(1, 13))  # the claims of the survey, listed in chapter 0
 INSIDE = {"proof_node", "exercise_node", "exercise_enumerable_node", "solution_node"}
-LABEL = r"(?:eq|thm):[\w-]+"
+LABEL = r"(?:eq|thm|fig|ex|ch):[\w-]+"
+TYPED = re.compile(r"(?:Chapter\s+\d|\d+\s*[·.:])")  # a number at the head of a title
 
 
 def in_proof(node) -> bool:
@@ -83,8 +84,10 @@ def problems(env, pages, implemented, folder: Path):
             for label in labels:
                 if label not in known:
                     yield (docname, None), f"claim {claim} names {label!r}, which no page states."
+    named = env.get_domain("std").labels.keys() | known.keys()
+    named |= getattr(env, "sphinx_exercise_registry", {}).keys()
     for label, places in implemented.items():
-        if label not in known:
+        if label not in named:
             for name, file, line in places:
                 yield (
                     f"{file}:{line}",
@@ -172,8 +175,11 @@ def _malformed(r) -> str | None:
 
 def _chapters(env, folder: Path):
     """Each `NN-name.md` is an executable chapter and has its place in the table of contents."""
+    seen: dict[str, str] = {}
     for file in sorted(folder.glob("book/[0-9][0-9]-*.md")):
         docname = file.relative_to(folder).with_suffix("").as_posix()
+        if (first := seen.setdefault(file.name[:2], file.name)) != file.name:
+            yield str(file), f"{first} has the same number."
         if docname not in env.found_docs:
             yield str(file), "this chapter is missing from _toc.yml."
         elif "kernelspec" not in env.metadata.get(docname, {}):
@@ -181,3 +187,5 @@ def _chapters(env, folder: Path):
                 (docname, None),
                 "a chapter without kernelspec in its front matter is not executed.",
             )
+        elif TYPED.match(title := env.titles[docname].astext()):
+            yield (docname, None), f"the title {title!r} carries a typed number; the file's counts."
