@@ -19,21 +19,25 @@ import scipy.stats  # noqa: F401
 import torch
 import torchdiffeq  # noqa: F401
 
-torch.set_num_threads(1)
-torch.func.grad(torch.func.grad(torch.sin))(torch.zeros(()))  # loads what it loads lazily
 
-for line in sys.stdin:
-    seconds, output, arguments = json.loads(line)
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(seconds)
-        target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(target, stream)
-        sys.stdin.close()
-        code = pytest.main(arguments)
-        sys.stdout.flush()
-        os._exit(code)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.func.grad(torch.func.grad(torch.sin))(torch.zeros(()))  # loads what it loads lazily
+    for line in sys.stdin:
+        seconds, output, arguments = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(seconds)
+            target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for stream in (1, 2):
+                os.dup2(target, stream)
+            sys.stdin.close()
+            code = pytest.main(arguments)
+            sys.stdout.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":  # tests that spawn processes import this file again
+    main()
