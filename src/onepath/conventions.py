@@ -69,7 +69,7 @@ class Convention:
                 f"{self.name}: the signal-to-noise ratio must grow from start to stop, "
                 f"got a span of {self.span}; swap its ends or the curves."
             )
-        if not torch.allclose(self.clock(snr), inside, rtol=1e-6, atol=1e-9):
+        if not torch.allclose(self.clock(snr), inside):
             raise ValueError(
                 f"{self.name}: clock must invert the half log-SNR, got {self.clock(snr).tolist()} "
                 f"for the times {inside.tolist()}."
@@ -90,8 +90,9 @@ def matching(given: Convention, wanted: Convention, u: Time) -> tuple[Time, Time
     """
     v = wanted.clock(half_log_snr(given.schedule, u))
     low, high = min(wanted.span), max(wanted.span)
-    slack = 100 * torch.finfo(v.dtype).eps * max(abs(low), abs(high))
-    inside = (v >= low - slack) & (v <= high + slack)  # False for nan
+    within = v.clamp(low, high)
+    rounding = 100 * torch.finfo(v.dtype).eps * (high - low)
+    inside = (v - within).abs() <= rounding  # False for nan
     if not inside.all():
         first = [time[~inside].flatten()[0].item() for time in (u, v)]
         raise ValueError(
@@ -99,8 +100,7 @@ def matching(given: Convention, wanted: Convention, u: Time) -> tuple[Time, Time
             f"with the noise of {given.name} at {first[0]:g}, where it would be {first[1]:.3g}; "
             "stop the grid before that end."
         )
-    v = v.clamp(low, high)
-    return v, _length(wanted.schedule, v) / _length(given.schedule, u)
+    return within, _length(wanted.schedule, within) / _length(given.schedule, u)
 
 
 def translate(field: Field, given: Convention, wanted: Convention) -> Field:
