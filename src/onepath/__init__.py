@@ -27,6 +27,7 @@ READING_ORDER = (
     "data",  # chapter 13
     "exercises_start",  # chapters 0 and 1
     "exercises_motion",  # part I
+    "exercises_learning",  # part II
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # last: nothing depends on it

@@ -7,7 +7,7 @@ not.
 
 from dataclasses import dataclass
 
-from . import exercises_motion, exercises_start
+from . import exercises_learning, exercises_motion, exercises_start
 from .exercises_start import Answer
 from .verify import show
 
@@ -69,4 +69,4 @@ def judge(label: str, answer: Answer) -> Mark:
     return Mark(label, True, "right")
 
 
-TESTS = exercises_start.TESTS | exercises_motion.TESTS
+TESTS = exercises_start.TESTS | exercises_motion.TESTS | exercises_learning.TESTS

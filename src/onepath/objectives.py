@@ -29,6 +29,7 @@ def regression(
     Raises ValueError where the row is infinite (the score at $\sigma = 0$).
 
     Source: here; Ho et al. (2020) for noise, Salimans and Ho (2022) for v.
+    Book: eq:minimiser.
     """
     if path.gamma2 is not zero:
         raise ValueError(

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 EXACT, COMPUTED, WRONG = "#222222", "#0072B2", "#D55E00"
 OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -266,6 +267,25 @@ def clouds(
             ax.axhline(level, color=EXACT, lw=0.8, ls="-.", label=f"bound {level:g}")
         ax.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1])
         fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def pictures(
+    panels: dict[str, Float[Tensor, "n d"]], shape: tuple[int, int], wrong: tuple[str, ...] = ()
+) -> Figure:
+    """Sheets of images, ten to a line and two sheets side by side; ink is dark, -1 is white.
+
+    Args:
+        wrong: titles of the sheets that show a deliberate mistake.
+    """
+    rows, lines = -(-len(panels) // 2), max(len(x) // 10 for x in panels.values())
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(rows, 2, figsize=(7, rows * (0.35 * lines + 0.3)), squeeze=False)
+        for (title, x), ax in zip(panels.items(), axes.flat):
+            cells = pad(x.reshape(-1, 10, *shape), (0, 1, 0, 1), value=-1.0)
+            ax.imshow(cells.transpose(1, 2).flatten(2).flatten(0, 1), cmap="Greys", vmin=-1, vmax=1)
+            ax.set_title(title, color=WRONG if title in wrong else EXACT)
+            ax.set_axis_off()
     return fig
 
 

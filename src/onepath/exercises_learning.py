@@ -1,0 +1,85 @@
+"""Tests of the exercises of part II, learning. The answers are not here."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from .calculus import gradient
+from .exercises_start import Answer, Test
+from .interpolants import trigonometric
+from .measures import Mixture
+from .oracles import MixturePath
+from .verify import continuity, fokker_planck
+
+
+def _circle() -> tuple[MixturePath, torch.Tensor]:
+    """The trigonometric path to two modes of the plane, and a few points."""
+    target = Mixture(
+        torch.tensor([0.4, 0.6], dtype=torch.float64),
+        torch.tensor([[-1.5, 0.5], [1.0, -1.0]], dtype=torch.float64),
+        torch.tensor([[[0.3, 0.1], [0.1, 0.2]], [[0.5, 0.0], [0.0, 0.4]]], dtype=torch.float64),
+    )
+    x = torch.linspace(-2, 2, 14, dtype=torch.float64).reshape(7, 2)
+    return MixturePath(trigonometric, target), x
+
+
+def trigonometric_score(answer: Answer) -> Iterator[Test]:
+    """ex:trigonometric-score, chapter 13."""
+    path, x = _circle()
+    for at in (0.2, 0.5, 0.9):
+        t = torch.tensor(at, dtype=torch.float64)
+        exact = gradient(path.log_density, t, x)
+        error = answer(t, x, path.velocity(t, x)) - exact
+        yield f"the gradient of the log-density at t = {at}", error.abs().max().item() < 1e-8
+
+
+def fading_noise(answer: Answer) -> Iterator[Test]:
+    """ex:fading-noise, chapter 13."""
+    path, x = _circle()
+    for c in (0.0, 0.5, 2.0):
+        eta = lambda t, c=c: (2 * c * trigonometric.sigma(t)).sqrt()
+        drift = lambda t, x, c=c: answer(t, x, path.velocity(t, x), c)
+        for at in (0.3, 0.8):
+            t = torch.tensor(at, dtype=torch.float64)
+            residual = fokker_planck(path.log_density, drift, eta, t, x)
+            yield (
+                f"the densities satisfy Fokker–Planck for c = {c} at t = {at}",
+                residual.abs().max().item() < 1e-8,
+            )
+    end = torch.tensor(1.0, dtype=torch.float64)
+    value = answer(end, x, path.velocity(end, x), 1.0)
+    yield "a finite drift at t = 1", bool(value.isfinite().all() and value.abs().max() < 1e3)
+
+
+def class_copy(answer: Answer) -> Iterator[Test]:
+    """ex:class-copy, chapter 13."""
+    _, x = _circle()
+    points = torch.tensor(
+        [[-1.0, 0.2], [0.7, 0.9], [0.1, -1.3], [1.2, -0.4], [-0.6, -0.8]], dtype=torch.float64
+    )
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    for y in (0, 1):
+        own = points[labels == y]
+
+        def log_density(t, x, own=own):
+            square = (x[:, None] - t * own).square().sum(2)
+            return (-square / (2 * (1 - t) ** 2)).logsumexp(1) - 2 * (1 - t).log()
+
+        field = lambda t, x, y=y: answer(points, labels, y, t, x)
+        for at in (0.1, 0.6):
+            t = torch.tensor(at, dtype=torch.float64)
+            residual = continuity(log_density, field, t, x)
+            yield (
+                f"the density of the points of class {y} moves with this field at t = {at}",
+                residual.abs().max().item() < 1e-8,
+            )
+        t = torch.tensor(0.99, dtype=torch.float64)
+        landed = own + 0.01 * field(t, own)
+        yield "a last step from near a point lands on it", (landed - own).abs().max().item() < 1e-6
+
+
+TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
+    "ex:trigonometric-score": trigonometric_score,
+    "ex:fading-noise": fading_noise,
+    "ex:class-copy": class_copy,
+}
