@@ -221,6 +221,8 @@ def test_ends_that_do_not_pair_are_refused(generator):
     x, t = points(4, generator), scalar(0.5)
     with pytest.raises((ValueError, TypeError), match=r"paired row by row|x1"):
         linear(t, x, points(3, generator))
+    with pytest.raises(ValueError, match="share a dtype, got .*torch.float64 and .*torch.float32"):
+        linear(t, x, x.float())
     with pytest.raises(ValueError, match="pass z, standard normal of the shape of x0, got None"):
         bridge()(t, x, x)
     with pytest.raises((ValueError, TypeError), match="got .1, 2. for .4, 2.|z"):
@@ -251,6 +253,14 @@ def test_latent_noise_is_no_noising_schedule():
         with pytest.raises(ValueError, match="only without latent noise"):
             use()
     assert linear.gamma2 is zero
+
+
+def test_a_schedule_whose_clock_is_turned_is_refused():
+    turned = Interpolant(sigma=lambda t: t, alpha=lambda t: 1 - t)
+    with pytest.raises(ValueError, match="does not fall with t, got g² = .*clock"):
+        noising_diffusion(turned)(scalar(0.5))
+    with pytest.raises(ValueError, match="does not fall with t"):
+        noising_diffusion(turned)(torch.tensor([0.5, 0.7], dtype=F64))
 
 
 def test_per_point_readies_a_curve_to_multiply_points(generator):

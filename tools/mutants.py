@@ -105,22 +105,23 @@ class Copy:
 
 
 LEGS = {
-    "law": r"standard errors is",
-    "order": r"distance to the order is",
-    "identity": r"largest error is",
-    "bound": r"left side / right side is",
-    "shapes": r"TypeCheckError|beartype|shape",
-    "refusal": r"DID NOT RAISE|Regex pattern did not match",
+    "law, in standard errors": r"standard errors is",
+    "order, a slope": r"distance to the order is",
+    "identity, largest error": r"largest error is",
+    "bound, an inequality": r"left side / right side is",
+    "shapes and types": r"TypeCheckError|beartype",
+    "refusal of bad input": r"DID NOT RAISE|Regex pattern did not match",
+    "plain comparison": r"assert|AssertionError|Failed",
 }
 
 
 def legs(output: str) -> tuple[str, ...]:
-    """What kinds of check failed, by the first line of each failure."""
+    """What kinds of check failed, by the line that pytest gives to each failure."""
     kinds = set()
     for line in re.findall(r"^(?:/|E  ).*$", output, re.M):
         matched = [leg for leg, pattern in LEGS.items() if re.search(pattern, line)]
-        kinds.add(matched[0] if matched else "other")
-    return tuple(sorted(kinds)) or ("other",)
+        kinds.add(matched[0] if matched else "an exception")
+    return tuple(sorted(kinds)) or ("an exception",)
 
 
 def judge(mutant: Mutant, place: Copy, suite: list[str], limit: float, every_leg: bool) -> Verdict:

@@ -40,10 +40,9 @@ class Interpolant:
 
     def __call__(self, t: Time, x0: Points, x1: Points, z: Points | None = None) -> Points:
         r"""$x_t$. `z` is standard normal, and needed unless $\gamma = 0$."""
-        if x0.shape != x1.shape:
-            raise ValueError(
-                f"x0 and x1 are paired row by row, got {tuple(x0.shape)} and {tuple(x1.shape)}."
-            )
+        if x0.shape != x1.shape or x0.dtype != x1.dtype:
+            got = " and ".join(f"{tuple(x.shape)} {x.dtype}" for x in (x0, x1))
+            raise ValueError(f"x0 and x1 are paired row by row and share a dtype, got {got}.")
         if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x0)):
             raise ValueError(f"a time has shape () or (n,) = ({len(x0)},), got {tuple(t.shape)}.")
         x = per_point(self.sigma(t)) * x0 + per_point(self.alpha(t)) * x1
