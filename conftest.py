@@ -1,10 +1,13 @@
 """nbval: compare what a notebook keeps, by the rules of `tools/replay.py`, and never skip a cell.
 
-Only runs with `--nbval` are touched. Three things differ from plain nbval. Text is compared with a
-tolerance for floats (argued in `tools/replay.py`) instead of character by character. A cell without
-an execution count fails: nbval would run it and compare nothing. And cells run with history, as in
-Jupyter, so that a final semicolon hides a value.
+Only runs with `--nbval` are touched, and their kernels inherit what those of the runner do. Three
+things differ from plain nbval. Text is compared with a tolerance for floats (argued in
+`tools/replay.py`) instead of character by character. A cell without an execution count fails: nbval
+would run it and compare nothing. And cells run with history, as in Jupyter, so that a final
+semicolon hides a value.
 """
+
+import os
 
 import pytest
 
@@ -14,7 +17,10 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from nbval import kernel, plugin
 
+    from execute import ENVIRONMENT
     from replay import difference
+
+    os.environ.update(ENVIRONMENT)
 
     def compare_outputs(self, test, ref, skip_compare=None):
         found = difference(test, ref)

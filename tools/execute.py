@@ -22,6 +22,14 @@ from replay import ADDRESS, kept
 
 TIMEOUT = 600  # seconds for one cell: only a cell that hangs reaches it
 LIMITS = {13: 90, 16: 90, 19: 90}  # seconds of one processor that a chapter may take; 60 elsewhere
+# What kernels inherit, here and when nbval replays a chapter: one thread, since another chapter
+# runs beside it; sets that print in one order; no progress bars, which write to stderr.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "TQDM_DISABLE": "1",
+}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -68,10 +76,7 @@ def execute_all(chapters: list[Chapter], root: Path = ROOT, processes: int = 2) 
     )
     say(f"{len(chapters)} chapters: {len(runs)} unchanged, {len(waiting)} to execute")
     failures = []
-    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    os.environ.update(
-        environment
-    )  # kernels inherit it; PYTHONHASHSEED makes printed sets repeatable
+    os.environ.update(ENVIRONMENT)
     with ProcessPoolExecutor(min(processes, len(waiting)) or 1, get_context("spawn")) as pool:
         started = {pool.submit(execute, chapter, root): chapter for chapter in waiting}
         for done, future in enumerate(as_completed(started), 1):
