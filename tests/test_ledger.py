@@ -93,6 +93,14 @@ class Built:
         return (self.folder / "_build/html" / f"{name}.html").read_text("utf8")
 
 
+def chapter(records=SOUND, text=TEXT, claims=None) -> str:
+    """A notebook of one text and one cell, which displayed these records."""
+    outputs = [new_output("display_data", {MIME: r, "text/plain": "check"}) for r in records]
+    code = new_code_cell("expect()", outputs=outputs, execution_count=1)
+    front = dict(KERNEL) | ({"claims": claims} if claims else {})
+    return nbformat.writes(new_notebook(cells=[new_markdown_cell(text), code], metadata=front))
+
+
 @pytest.fixture
 def build(tmp_path, monkeypatch):
     """Build a book of one chapter with these records, and what pages and package come with it."""
@@ -102,12 +110,7 @@ def build(tmp_path, monkeypatch):
         (tmp_path / "src/onepath").mkdir(parents=True, exist_ok=True)
         (tmp_path / "src/onepath/dynamics.py").write_text(package, "utf8")
         (tmp_path / "refs.bib").write_text(BOOK, "utf8")
-        outputs = [new_output("display_data", {MIME: r, "text/plain": "check"}) for r in records]
-        code = new_code_cell("expect()", outputs=outputs, execution_count=1)
-        notebook = new_notebook(cells=[new_markdown_cell(text), code], metadata=dict(KERNEL))
-        if claims:
-            notebook.metadata["claims"] = claims
-        files = {"06-path.ipynb": nbformat.writes(notebook)}
+        files = {"06-path.ipynb": chapter(records, text, claims)}
         files["ledger.md"] = "# Ledger\n\n```{ledger}\n```\n"
         files |= {"bibliography.md": "# Bibliography\n\n```{bibliography}\n```\n"} | (pages or {})
         names = "\n".join(Path(file).with_suffix("").as_posix() for file in files)
@@ -120,14 +123,14 @@ def build(tmp_path, monkeypatch):
     return run
 
 
-def sphinx(folder: Path) -> Built:
+def sphinx(folder: Path, extensions=(), **options) -> Built:
     """Run Sphinx as the book does, but for its theme and without executing anything."""
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     out, said = folder / "_build/html", io.StringIO()
     config = {
-        "extensions": USES,
+        "extensions": [*USES, *extensions],
         "numfig": True,
         "math_numfig": True,
         "numfig_secnum_depth": 1,
@@ -137,7 +140,7 @@ def sphinx(folder: Path) -> Built:
         "exclude_patterns": ["_build", "src", "book/08-unlisted.md"],
         "html_theme": "basic",
         "html_secnumber_suffix": " ",
-    }
+    } | options
     with patch_docutils(), docutils_namespace():
         app = Sphinx(folder, None, out, folder / "_build/doctrees", "html", config, None, said)
         app.build()

@@ -21,15 +21,12 @@ ENTRY = re.compile(r"^(\S[^:]*): (.*)$")
 
 def reading_order(package: Path) -> list[str]:
     """The names of the modules, in the order that the package declares."""
-    tree = ast.parse((package / "__init__.py").read_text("utf8"))
-    for node in tree.body:
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(t, ast.Name) and t.id == "READING_ORDER" for t in targets):
-                value = ast.literal_eval(node.value)
-                names = value.split() if isinstance(value, str) else list(value)
-                return [name for name in names if (package / f"{name}.py").exists()]
-    return sorted(file.stem for file in package.glob("[!_]*.py"))
+    for node in ast.parse((package / "__init__.py").read_text("utf8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "READING_ORDER":
+            return [n for n in ast.literal_eval(node.value) if (package / f"{n}.py").exists()]
+    raise ValueError(
+        f"{package / '__init__.py'} declares no READING_ORDER; the API page needs one."
+    )
 
 
 def public(tree: ast.Module):
@@ -74,11 +71,9 @@ def _parameter(argument: ast.arg, default) -> str:
 def _call(name: str, parts: list[str]) -> str:
     """On one line when it fits a phone held sideways, else one argument a line."""
     short = f"{name}({', '.join(parts)})"
-    return (
-        short
-        if len(short) <= 64
-        else "\n    ".join([f"{name}(", *(f"{p}," for p in parts)]) + "\n)"
-    )
+    if len(short) <= 64:
+        return short
+    return "\n    ".join([f"{name}(", *(f"{part}," for part in parts)]) + "\n)"
 
 
 def markdown(docstring: str) -> str:
@@ -114,6 +109,7 @@ class Reference(SphinxDirective):
 
     def run(self):
         package = Path(self.env.srcdir) / self.config.ledger_package
+        self.env.note_dependency(str(package / "__init__.py"))
         self.env.api_anchors = {}
         return [self.module(package, name) for name in reading_order(package)]
 
@@ -162,5 +158,6 @@ class Reference(SphinxDirective):
 
 
 def setup(app):
+    app.add_config_value("site_source", "", "env")  # the address of the files at this release
     app.add_directive("api-reference", Reference)
-    return {"env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}

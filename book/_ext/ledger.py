@@ -39,10 +39,6 @@ def purge(app, env, docname):
     pages(env).pop(docname, None)
 
 
-def merge(app, env, docnames, other):
-    pages(env).update({name: page for name, page in pages(other).items() if name in docnames})
-
-
 def read_displays(app, doctree):
     """Note the displayed equations of a page, and the claims that its front matter carries."""
     page = pages(app.env).setdefault(app.env.docname, Page())
@@ -82,8 +78,7 @@ def setup(app):
         plugins.append(Records)
     ledger_pages.setup(app)
     app.connect("env-purge-doc", purge)
-    app.connect("env-merge-info", merge)
     app.connect("doctree-read", read_displays)
     app.connect("env-updated", audit)
     app.connect("build-finished", write)
-    return {"env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}

@@ -64,7 +64,6 @@ def notebook_download(app, error):
 
 def setup(app):
     app.set_html_assets_policy("always")  # a card may show a formula on a page that has none
-    app.add_config_value("site_source", "", "env")
     app.connect("config-inited", address, priority=100)
     app.connect("doctree-resolved", boxes)
     app.connect("doctree-read", notebook_dependency)
