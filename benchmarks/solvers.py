@@ -1,8 +1,9 @@
 """What `integrate` costs beyond its network calls, as ratios measured in one run.
 
-Four ways to make the same calls of one network take turns, and the median of the ratios of 15 turns counts: the
-bare calls; a loop written by hand; `integrate`; `torchdiffeq` on the same grid. Trajectories are
-not stored. Run it as `python benchmarks/solvers.py`; it prints the table of `solvers.md`.
+Four ways to make the same calls of one network take turns: the bare calls, a loop written by hand,
+`integrate`, and `torchdiffeq` on the same grid. Each ratio is taken within a turn, and the median
+of 15 turns counts. Trajectories are not stored. `python benchmarks/solvers.py` prints the table of
+`solvers.md`.
 """
 
 import platform
