@@ -1,5 +1,6 @@
 """Claims of chapter 0: all conventions are one, up to clock, scale and row of the table."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,12 @@ import torch
 from laws import F64, TARGET, inner_times, points, scalar
 from onepath import fields, papers
 from onepath.calculus import rate
-from onepath.conventions import book, flipped, matching, translate, translate_level
+from onepath.conventions import Convention, book, flipped, matching, translate, translate_level
 from onepath.dynamics import with_noise
-from onepath.interpolants import variance_preserving
+from onepath.interpolants import Interpolant, variance_preserving
 from onepath.oracles import MixturePath
 from onepath.verify import expect, fokker_planck, refute, worst
-from their_papers import BOOK, FIELD, LEVEL, PAPERS, SAMPLERS, exact, rows
+from their_papers import BOOK, FIELD, LEVEL, PAPERS, SAMPLERS, SNR, exact, rows
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -116,6 +117,42 @@ def test_times_without_counterpart_are_refused(generator):
         translate(lambda u, y: y, papers.ddpm(), book)(
             torch.tensor([0.5, 0.9999], dtype=F64), x[:2]
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "time"), [("DDPM", 0.0), ("DDPM", 1001.0), ("noise at one", -0.1), ("EDM", math.nan)]
+)
+def test_times_that_a_convention_does_not_have_are_refused(name, time):
+    """A network whose steps are counted from 0 must not be asked for the step before the first."""
+    convention = PAPERS[name].convention
+    start, stop = convention.span
+    refusal = f"{name} runs from {start:g} to {stop:g} and has no time {time:g};"
+    with pytest.raises(ValueError, match=refusal):
+        matching(convention, book, torch.tensor([convention.span[1], time], dtype=F64))
+    with pytest.raises(ValueError, match=refusal):
+        translate(BOOK.velocity, book, convention)(scalar(time), torch.zeros(4, 2, dtype=F64))
+
+
+def test_rounding_at_the_ends_of_a_clock_is_forgiven():
+    """Here for a clock that counts lambda itself and has zero in its middle."""
+    counts_snr = Convention(
+        "half log-SNR",
+        "here",
+        Interpolant(
+            sigma=lambda u: torch.sigmoid(-2 * u).sqrt(),
+            alpha=lambda u: torch.sigmoid(2 * u).sqrt(),
+        ),
+        clock=lambda snr: snr,
+        span=(-6.0, 6.0),
+        predicts=fields.noise,
+    )
+    for end in (-6.0, 6.0):
+        t, _ = matching(counts_snr, book, scalar(end * (1 + 1e-14)))
+        expect(worst(SNR, t - 1 / (1 + math.exp(-end))))
+        u, _ = matching(book, counts_snr, torch.sigmoid(scalar(end * (1 + 1e-14))))
+        assert u == end
+        with pytest.raises(ValueError, match="half log-SNR runs from -6 to 6 and has no time"):
+            matching(counts_snr, book, scalar(end * (1 + 1e-12)))
 
 
 def test_a_conversion_that_divides_by_zero_is_refused(generator):

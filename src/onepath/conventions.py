@@ -2,10 +2,9 @@ r"""What a convention is, and the one function that translates between any two.
 
 Every paper on diffusion or flow matching with a Gaussian end writes its state as $y_u = a_u\,x_1 +
 s_u\,\varepsilon$, in a clock $u$ of its own, and trains a field that is a combination of the two
-posterior means $\hat x$ and $\hat\varepsilon$. Whatever the clock and the scale, the two means
-depend on the state only through the signal-to-noise ratio and the direction of y: if two
-conventions have the same $\lambda = \log(a/s)$ at their times u and v, then $y_v = k\,y_u$ has the
-same law up to the factor k, and
+posterior means $\hat x$ and $\hat\varepsilon$. The two means know of the clock and of the scale
+only the ratio a/s: if two conventions have the same $\lambda = \log(a/s)$ at their times u and v,
+then the same draws give the states $y_u$ and $y_v = k\,y_u$, and
 
 $$ \hat x_v(k\,y) = \hat x_u(y), \qquad \hat\varepsilon_v(k\,y) = \hat\varepsilon_u(y) . $$
 
@@ -20,6 +19,8 @@ the target. Between two data sets only the clock and the noise level translate.
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from .calculus import constant, rate
 from .fields import Row, coefficients, velocity
@@ -83,16 +84,19 @@ def matching(given: Convention, wanted: Convention, u: Time) -> tuple[Time, Time
     $$ \lambda^{\text{wanted}}_v = \lambda^{\text{given}}_u, \qquad y_v = k\,y_u . $$
 
     k is the ratio of the lengths of $(a, s)$, which is finite where a or s alone is 0. Raises
-    ValueError where `wanted` has no such time.
+    ValueError where u is not a time of `given`, and where `wanted` has no such time.
 
     Source: Kingma et al. (2021), Variational diffusion models.
     Book: eq:snr-equivalence.
     """
+    _, known = _nearest(given, u)
+    if not known.all():
+        raise ValueError(
+            f"{given.name} runs from {given.span[0]:g} to {given.span[1]:g} and has no time "
+            f"{u[~known].flatten()[0].item():g}; are its times counted or turned otherwise?"
+        )
     v = wanted.clock(half_log_snr(given.schedule, u))
-    low, high = min(wanted.span), max(wanted.span)
-    within = v.clamp(low, high)
-    rounding = 100 * torch.finfo(v.dtype).eps * (high - low)
-    inside = (v - within).abs() <= rounding  # False for nan
+    within, inside = _nearest(wanted, v)
     if not inside.all():
         first = [time[~inside].flatten()[0].item() for time in (u, v)]
         raise ValueError(
@@ -108,8 +112,8 @@ def translate(field: Field, given: Convention, wanted: Convention) -> Field:
 
     `translate(net, given=edm(), wanted=book)` is the velocity of the book from a denoiser in the
     clock of EDM; with the last two exchanged it goes back. Precondition: a base N(0, I),
-    independent of the target. Raises ValueError at times that `given` does not have, and where the
-    conversion divides by zero.
+    independent of the target. Raises ValueError at times that one of the two does not have, and
+    where the conversion divides by zero.
 
     Source: here.
     Book: eq:snr-equivalence, eq:conversion.
@@ -181,6 +185,14 @@ def on_clock(path: Interpolant, time: Curve) -> Interpolant:
 def diffusion(symbol: str) -> Level:
     """The level is the diffusion coefficient itself: variance level**2 per unit of time."""
     return Level(symbol, constant(1.0), 2)
+
+
+def _nearest(convention: Convention, u: Time) -> tuple[Time, Bool[Tensor, "..."]]:
+    """The time of the convention that is nearest to u, and whether only rounding is between."""
+    low, high = min(convention.span), max(convention.span)
+    within = u.clamp(low, high)
+    rounding = 100 * torch.finfo(u.dtype).eps * (high - low)
+    return within, (u - within).abs() <= rounding  # False for nan
 
 
 def _length(schedule: Interpolant, u: Time) -> Time:
