@@ -128,7 +128,7 @@ def test_numbers_of_equations_stay_beside_formulas_that_scroll(windows, address,
 
 @pytest.mark.parametrize("by", ["pointer", "keyboard"])
 def test_a_reference_shows_its_target_and_escape_hides_it(page, address, by):
-    for name in with_part("#equation-"):
+    for name in with_part("#equation-")[:3]:
         driving.visit(page, f"{address}/{name}")
         link = page.locator(".bd-article a.reference.internal[href*='#equation-']:visible").first
         link.scroll_into_view_if_needed()
@@ -224,9 +224,9 @@ def test_reduced_motion_leaves_the_slider_alone(browser, address):
 
 
 def test_widgets_move_their_picture_by_keyboard_without_a_kernel(page, address):
-    names = with_part("application/vnd.jupyter.widget-view+json")
+    names = with_part("IntSliderModel")
     if not names:
-        pytest.skip("no page has widgets")
+        pytest.skip("no page has sliders of Jupyter's")
     for name in names:
         driving.visit(page, f"{address}/{name}")
         page.wait_for_function("document.querySelector('.jupyter-widgets img')?.offsetParent")
