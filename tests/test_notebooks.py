@@ -88,6 +88,17 @@ def prose_of(notebook: NotebookNode) -> str:
     return re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
 
 
+def test_the_page_uses_everything_that_a_chapter_may_use():
+    rules = (ROOT / "CONTRIBUTING.md").read_text("utf8")
+    (paragraph,) = re.findall(r"^Directives that a chapter may use.*?\n\n", rules, re.M | re.S)
+    directives, roles = paragraph.split("Roles:")
+    text = (PAGES / "03-every-directive.md").read_text("utf8")
+    used = set(re.findall(r"^ *[`:]{3,}\{([\w:-]+)\}", text, re.M)) - {"code-cell"}
+    assert set(re.findall(r"`([\w:-]+)`", directives)) == used
+    used = set(re.findall(r"(?<!`)\{([\w:]+)\}`(?!`)", text)) - {"eq"}
+    assert set(re.findall(r"`([\w:-]+)`", roles)) == used | {"eq"}
+
+
 def test_no_directive_role_label_or_comment_is_left_raw(book):
     text = prose_of(made(book))
     for raw in (r":::", r"\{[\w:-]+\}", r"\$\$ *\([\w:-]+\)", r"^\([\w:-]+\)=", r"^:\w+:", r"^%"):
