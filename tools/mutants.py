@@ -219,7 +219,7 @@ def main() -> int:
     parser.add_argument("--time", type=float, default=45.0, help="minutes; none starts later")
     parser.add_argument("--limit", type=float, default=400.0, help="seconds for one run of tests")
     parser.add_argument("--every-leg", action="store_true", help="run on after the first failure")
-    parser.add_argument("--report", type=Path, help="write the summary to this file")
+    parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "mutants.md")
     asked = parser.parse_args()
 
     begin, verdicts = time.monotonic(), []
@@ -263,8 +263,7 @@ def main() -> int:
 
     text = report(verdicts, asked, (time.monotonic() - begin) / 60)
     print(text)
-    if asked.report:
-        asked.report.write_text(text)
+    asked.report.write_text(text)
     known = reasons()
     count = sum(v.caught_by is None and v.mutant.name not in known for v in verdicts)
     if len(verdicts) < len(chosen):

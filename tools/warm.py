@@ -5,6 +5,7 @@ of pytest. The answer is a line with the exit code; that of a run that took too 
 The package under test is not imported here, so that every fork reads it afresh.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ def main() -> None:
         seconds, output, arguments = json.loads(line)
         child = os.fork()
         if child == 0:
+            os.setsid()
             signal.alarm(seconds)
             target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for stream in (1, 2):
@@ -36,6 +38,8 @@ def main() -> None:
             sys.stdout.flush()
             os._exit(code)
         _, status = os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError):  # what a run that was cut off left behind
+            os.killpg(child, signal.SIGKILL)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
