@@ -150,6 +150,9 @@ def mean(label: str, samples: Values, target: float, z: float = 4.0) -> Check:
     """Check that independent samples have mean `target`, in standard errors: a law.
 
     At z = 4 a true claim fails for one seed in 16 000, by the normal approximation.
+
+    Source: here.
+    Book: eq:standard-error.
     """
     if len(samples) < 2:
         raise ValueError(f"{label}: a standard error needs two samples, got {len(samples)}.")
