@@ -108,6 +108,21 @@ def test_a_page_is_quiet_accessible_and_never_wider_than_its_window(window, addr
     assert not complaints, "\n".join(complaints)
 
 
+@pytest.mark.parametrize("theme", driving.THEMES)
+def test_what_opens_on_a_page_is_accessible_too(windows, address, theme):
+    page = windows["narrow", theme].new_page()
+    driving.visit(page, f"{address}/{with_part('equation-badge')[0]}")
+    page.evaluate(AXE)
+    page.locator(".primary-toggle").first.click()
+    page.locator(".bd-sidebar-primary a:visible").first.wait_for()
+    assert page.evaluate(AUDIT, WCAG)["violations"] == []
+    page.keyboard.press("Escape")
+    page.locator(".bd-article a.reference.internal[href*='#equation-']:visible").first.hover()
+    page.locator(".book-card").wait_for()
+    assert page.evaluate(AUDIT, WCAG)["violations"] == []
+    page.close()
+
+
 def test_nothing_on_the_site_is_fetched_from_elsewhere():
     """Links lead anywhere; scripts, styles, fonts and pictures come from the site."""
     loads = re.compile(
