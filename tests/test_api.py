@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import onepath
-from test_ledger import BOOK, EXTENSIONS, chapter, plain, sphinx
+from small_books import BOOK, EXTENSIONS, chapter, plain, sphinx
 
 SOURCE = '''
 """Dynamics."""
