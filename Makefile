@@ -9,7 +9,6 @@ STAMP := .venv/set-up-$(shell cat requirements.txt pyproject.toml | cksum | tr '
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
-export TQDM_DISABLE := 1
 .NOTPARALLEL:
 
 help:       ## this list
