@@ -187,7 +187,8 @@ def test_other_data_under_the_same_name_are_refused(monkeypatch):
     [
         ({"shape": (8, 7)}, "belong together, got 2 points of 64"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "belong together|parameter 'labels'"),
-        ({"points": torch.full((2, 64), 1.1)}, r"lie in \[-1, 1\]"),
+        ({"points": 1.1 * torch.eye(2, 64)}, r"lie in \[-1, 1\]"),
+        ({"points": -1.1 * torch.eye(2, 64)}, r"lie in \[-1, 1\]"),
         ({"points": torch.full((2, 64), torch.nan)}, r"lie in \[-1, 1\]"),
         ({"labels": torch.tensor([0, -1])}, "count from 0, got -1"),
         ({"points": torch.zeros(0, 64), "labels": torch.zeros(0).long()}, "belong together"),
