@@ -1,4 +1,4 @@
-"""Fill the page of explanations from `solutions/NN.md`: the prose of each, folded, without the code.
+"""Fill the page of explanations from `solutions/NN.md`: the prose of each, folded, without code.
 
 Answers stay outside the site; why they are right is worth reading after an attempt.
 """
