@@ -234,12 +234,21 @@ def test_a_run_that_has_ended_is_not_run_again(tmp_path):
     def never(net, generator):
         raise AssertionError("the run had ended")
 
-    generator = torch.Generator().manual_seed(99)
+    generator = torch.Generator().manual_seed(5)
     net = MLP(2, 8, 2, 2, generator)
     again = fit(net, never, about(net, 10), generator, checkpoint=file, every=1)
     assert torch.equal(again.losses, first.losses)
     for a, b in zip(again.net.parameters(), first.net.parameters()):
         assert torch.equal(a, b)
+
+
+def test_another_seed_is_another_run(tmp_path):
+    file = tmp_path / "run.safetensors"
+    run(file, 10)
+    generator = torch.Generator().manual_seed(6)
+    net = MLP(2, 8, 2, 2, generator)
+    with pytest.raises(ValueError, match="seed is 5, not 6"):
+        fit(net, loss, about(net, 10), generator, checkpoint=file, every=1)
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_last_finite_state(tmp_path, generator):
@@ -254,6 +263,28 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_finite_state(tmp_path, gen
         fit(net, breaks, about(net, 20), generator, checkpoint=file, every=1)
     with pytest.raises(ValueError, match="at step 7 of 20"):
         load(file)
+
+
+def test_weights_that_diverge_are_never_written_nor_returned(tmp_path, generator):
+    file, net = tmp_path / "run.safetensors", MLP(2, 8, 2, 2, generator)
+    calls = []
+
+    def breaks(net, generator):
+        """A finite loss whose gradient is nan at the eighth step."""
+        calls.append(1)
+        zero = net.enter.bias.sum() * 0
+        return loss(net, generator) + (zero.sqrt() if len(calls) == 8 else 0)
+
+    with pytest.raises(ValueError, match="weights must be finite, got nan or inf at step 7"):
+        fit(net, breaks, about(net, 8), generator, checkpoint=file, every=1)
+    with pytest.raises(ValueError, match="at step 7 of 8"):
+        load(file)
+
+
+def test_a_description_of_another_network_is_refused(generator):
+    net, other = MLP(2, 8, 2, 2, generator), MLP(2, 16, 2, 2, generator)
+    with pytest.raises(ValueError, match="about describes"):
+        fit(net, loss, about(other, 8), generator)
 
 
 # --- what is written and what is read

@@ -2,9 +2,8 @@ r"""Training: a loop that can be killed at any moment, and the checkpoints that 
 
 Stochastic gradient descent is a Markov chain, and resuming it exactly means saving all of its
 state: weights, their running average, the optimiser's moments, the generator that draws the
-batches, and the step. One file holds them all and is replaced in one step, so that it is always the
-state of *some* moment; from it the chain runs on as if nothing had happened, bit for bit on the
-same CPU with the same number of threads.
+batches, and the step. One file holds them all and is replaced in one step; from it the chain runs
+on as if nothing had happened, bit for bit on the same CPU with the same number of threads.
 
 A checkpoint is a safetensors file with a description in JSON: what the network is, what it predicts
 along which interpolant, and which data it saw. Nothing in it is executed when it is read. Training
@@ -79,8 +78,7 @@ class About:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network whose weights are the running average, what it is, and the mean loss of each
-    step."""
+    """A network with averaged weights, what it is, and the mean loss of each step."""
 
     net: nn.Module
     about: About
@@ -110,14 +108,16 @@ def fit(
         generator: on the CPU, so that a run draws the same batches on every device.
         precision: `torch.bfloat16` computes the loss in that precision; weights keep theirs.
         checkpoint: a file to write every so many steps and at the end, and to go on from if it
-            exists.
+            exists. The loss is not in it: with another loss, choose another file.
 
-    Raises ValueError where the checkpoint belongs to another run, and where the loss is not finite;
-    the checkpoint then holds the last finite state.
+    Raises ValueError where the checkpoint belongs to another run or `about` to another network, and
+    where loss or weights are not finite; the checkpoint then holds the last finite state.
 
     Source: Kingma and Ba (2015), Adam; Polyak and Juditsky (1992) for the average.
     """
     check_generator(generator, torch.device("cpu"))
+    if about.architecture != net.architecture:
+        raise ValueError(f"about describes {about.architecture}, got {net.architecture}.")
     if not (0 <= averaging < 1 and 0 < rate < inf and every > 0):
         raise ValueError(
             "a run has 0 <= averaging < 1, 0 < rate < inf and every > 0, "
@@ -129,9 +129,9 @@ def fit(
     average = {name: w.detach().clone() for name, w in net.state_dict().items()}
     state = _State(net, average, optimiser, generator, torch.full((about.steps,), nan))
     run = {"rate": rate, "averaging": averaging, "precision": str(precision)}
-    start = 0
-    if checkpoint is not None and checkpoint.exists():
-        start = _resume(checkpoint, about, run, state)
+    run["seed"] = generator.initial_seed()
+    begun = checkpoint is not None and checkpoint.exists()
+    start = _resume(checkpoint, about, run, state) if begun else 0
     where = next(net.parameters()).device.type
     for k in _progress(start, about.steps):
         fall = 0.5 * (1 + cos(pi * k / about.steps))
@@ -146,15 +146,17 @@ def fit(
         optimiser.step()
         share = 1 - min(averaging, (1 + k) / (10 + k))
         torch._foreach_lerp_(list(average.values()), list(net.state_dict().values()), share)
-        if checkpoint is not None and ((k + 1) % every == 0 or k + 1 == about.steps):
+        saving = (k + 1) % every == 0 or k + 1 == about.steps
+        if saving and not all(w.isfinite().all() for w in net.state_dict().values()):
+            raise ValueError(f"weights must be finite, got nan or inf at step {k}; lower rate.")
+        if saving and checkpoint is not None:
             _write(checkpoint, state.tensors(), about, run | {"step": k + 1})
     net.load_state_dict(average)
     return Trained(net, about, state.losses)
 
 
 def save(file: Path, trained: Trained) -> None:
-    """Write a trained network, without what only further training needs. Never leaves half a
-    file."""
+    """Write a trained network, without what only more training needs; never half a file."""
     tensors = {f"average.{name}": w for name, w in trained.net.state_dict().items()}
     tensors["losses"] = trained.losses
     _write(file, tensors, trained.about, {"step": trained.about.steps})
@@ -195,8 +197,8 @@ class _State:
         }
         weights = {f"net.{name}": w for name, w in self.net.state_dict().items()}
         average = {f"average.{name}": w for name, w in self.average.items()}
-        rest = {"generator": self.generator.get_state(), "losses": self.losses}
-        return weights | average | moments | rest
+        chain = {"generator": self.generator.get_state(), "losses": self.losses}
+        return weights | average | moments | chain
 
 
 def _resume(file: Path, about: About, run: dict, state: _State) -> int:
@@ -229,10 +231,8 @@ def _copy(file: Path, tensors: dict[str, Tensor], prefix: str, into: dict[str, T
     wanted = {name: (tuple(value.shape), value.dtype) for name, value in into.items()}
     if shapes != wanted:
         odd = min(set(shapes.items()) ^ set(wanted.items()), key=str)
-        raise ValueError(
-            f"{file}: the weights {prefix}… must be those of the architecture, got a difference at "
-            f"{odd[0]}, {odd[1]}; it was not written by this version of onepath."
-        )
+        rule = f"{file}: the weights {prefix}… must be those of the architecture"
+        raise ValueError(f"{rule}, got a difference at {odd[0]}, {odd[1]}; remake it.")
     for name, value in into.items():
         value.copy_(found[name])
 
