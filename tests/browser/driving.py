@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ FLAGS = [
 ]
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 THEMES = ("light", "dark")
+NOTHING, WHOLE = "NO BROWSER TEST RAN:", {"allow_module_level": True}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -78,6 +80,19 @@ def pages(folder: Path = HTML) -> list[str]:
         for f in found
         if 'class="bd-article' in f.read_text("utf8")
     ]
+
+
+def with_part(part: str) -> list[str]:
+    """The pages whose HTML holds this text."""
+    return [name for name in pages() if part in (HTML / name).read_text("utf8")]
+
+
+def skip_unless_ready() -> None:
+    """Skip a module of tests, and say so, where there is no browser or no book to look at."""
+    if not CHROMIUM:
+        pytest.skip(f"{NOTHING} there is no Chromium; apt-get install chromium", **WHOLE)
+    if not (HTML / "index.html").exists():
+        pytest.skip(f"{NOTHING} there is no built book; make book", **WHOLE)
 
 
 def visit(page: Page, url: str) -> Page:
