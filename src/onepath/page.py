@@ -1,7 +1,7 @@
 """What a cell shows besides figures and checks: tables, and pictures with a slider.
 
 `FramePlayer` steps through pictures that were drawn beforehand. It is plain HTML and works in a web
-page, in Colab and in any notebook, without a kernel or a library. `frame_slider` is the same with
+page, in Colab and in any notebook, without a kernel or a library. `FrameSlider` is the same with
 Jupyter's own widgets, whose slider a reader can link to cells of his own. Pictures that are
 computed while the slider moves are not covered: a page has no kernel.
 """
@@ -131,24 +131,38 @@ class FramePlayer:
         return {"text/plain": repr(self), "text/html": page}
 
 
-def frame_slider(frames: tuple[bytes, ...], alts: tuple[str, ...], label: str) -> object:
-    """The same with Jupyter's own widgets: a slider linked in the browser to a stack of pictures.
+@dataclass(frozen=True)
+class FrameSlider:
+    """The pictures of a player under Jupyter's own slider, to which a reader can link widgets.
 
     `jslink` runs without a kernel, so the page moves too. There is no `Play` widget: in a page
     without a kernel it moves the slider and leaves the picture. The pictures are HTML widgets,
-    because an Image widget has no place for the alternative text. Returns an ipywidgets.VBox.
+    because an Image widget has no place for the alternative text. Where there are no widgets, or
+    only those before ipywidgets 8, the player stands in.
     """
-    import ipywidgets  # needed here only, and not by a program that draws no sliders
 
-    stack = ipywidgets.Stack(
-        [ipywidgets.HTML(_picture(frame, alt)) for frame, alt in zip(frames, alts)],
-        selected_index=0,
-    )
-    slider = ipywidgets.IntSlider(
-        0, 0, len(frames) - 1, description=label, style={"description_width": "initial"}
-    )
-    ipywidgets.jslink((slider, "value"), (stack, "selected_index"))
-    return ipywidgets.VBox([slider, stack])
+    player: FramePlayer
+
+    def __repr__(self) -> str:
+        return f"FrameSlider: {self.player.label}, {len(self.player.frames)} pictures"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
+        import ipywidgets  # needed here only, and not by a program that draws no sliders
+
+        still = self.player._repr_mimebundle_() | {"text/plain": repr(self)}
+        if not hasattr(ipywidgets, "Stack"):
+            return still
+        pictures = zip(self.player.frames, self.player.alts)
+        stack = ipywidgets.Stack(
+            [ipywidgets.HTML(_picture(frame, alt)) for frame, alt in pictures], selected_index=0
+        )
+        slider = ipywidgets.SelectionSlider(
+            options=[(text, k) for k, text in enumerate(self.player.readouts)],
+            description=self.player.label,
+            style={"description_width": "initial"},
+        )
+        ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
+        return ipywidgets.VBox([slider, stack])._repr_mimebundle_() | still
 
 
 @dataclass(frozen=True)
