@@ -23,12 +23,14 @@ from replay import ADDRESS, kept
 TIMEOUT = 600  # seconds for one cell: only a cell that hangs reaches it
 LIMITS = {13: 90, 16: 90, 19: 90}  # seconds of one processor that a chapter may take; 60 elsewhere
 # What kernels inherit, here and when nbval replays a chapter: one thread, since another chapter
-# runs beside it; sets that print in one order; no progress bars, which write to stderr.
+# runs beside it; sets that print in one order; no progress bars, which write to stderr; the CPU,
+# whose text is compared, unless ONEPATH_DEVICE says otherwise.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
     "TQDM_DISABLE": "1",
+    "ONEPATH_DEVICE": os.environ.get("ONEPATH_DEVICE", "cpu"),
 }
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -4,6 +4,8 @@ Read the modules from top to bottom. Each one imports only modules above it, whi
 so the import graph is the table of contents of the package.
 """
 
+import os
+
 import torch
 
 __version__ = "0.1.0"
@@ -35,5 +37,12 @@ READING_ORDER = (
 
 
 def device() -> torch.device:
-    """The best device there is: CUDA if present, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The best device there is, CUDA if present, else the CPU; ONEPATH_DEVICE overrules it.
+
+    Raises ValueError where ONEPATH_DEVICE asks for CUDA and there is none.
+    """
+    present = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = os.environ.get("ONEPATH_DEVICE", present)
+    if wanted not in ("cpu", present):
+        raise ValueError(f"ONEPATH_DEVICE is cpu or cuda and must be present, got {wanted!r} here.")
+    return torch.device(wanted)

@@ -160,6 +160,7 @@ class FrameSlider:
             options=[(text, k) for k, text in enumerate(self.player.readouts)],
             description=self.player.label,
             style={"description_width": "initial"},
+            layout={"width": "min(100%, 30rem)"},
         )
         ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
         return ipywidgets.VBox([slider, stack])._repr_mimebundle_() | still
