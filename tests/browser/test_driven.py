@@ -118,7 +118,7 @@ def test_reduced_motion_leaves_the_slider_alone(browser, address):
 
 
 def test_widgets_move_their_picture_by_keyboard_without_a_kernel(page, address):
-    names = driving.with_part("IntSliderModel")
+    names = driving.with_part("SelectionSliderModel")
     if not names:
         pytest.skip("no page has sliders of Jupyter's")
     for name in names:
