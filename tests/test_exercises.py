@@ -60,3 +60,12 @@ def test_an_exercise_that_does_not_exist_is_named():
 
 def test_what_is_left_to_do_is_not_a_value_that_an_answer_could_have():
     assert todo() is todo() and todo() not in (None, 0, False, "")
+
+
+def test_an_answer_that_is_right_at_all_points_but_one_is_not_right():
+    def almost(t, x, v, eta):
+        drift = v - eta**2 / (2 * (1 - t)) * (x - t * v)
+        last = (torch.arange(len(x)) == len(x) - 1).to(x)[:, None]
+        return drift + eta * last * x**2
+
+    assert not judge("ex:noisy-flow", almost).right
