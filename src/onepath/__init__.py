@@ -28,11 +28,15 @@ READING_ORDER = (
     "training",  # chapter 13
     "data",  # chapter 13
     "exercises_start",  # chapters 0 and 1
-    "exercises_motion",  # part I
+    "exercises_transport",  # chapters 2 and 3
+    "exercises_noising",  # chapters 4 and 5
+    "exercises_motion",  # chapters 6 and 7
     "exercises_learning",  # part II
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
-    "plotting",  # last: nothing depends on it
+    "plotting",  # figures, last: nothing depends on them
+    "plotting_time",
+    "plotting_plane",
 )
 
 

@@ -7,7 +7,13 @@ not.
 
 from dataclasses import dataclass
 
-from . import exercises_learning, exercises_motion, exercises_start
+from . import (
+    exercises_learning,
+    exercises_motion,
+    exercises_noising,
+    exercises_start,
+    exercises_transport,
+)
 from .exercises_start import Answer
 from .verify import show
 
@@ -69,4 +75,10 @@ def judge(label: str, answer: Answer) -> Mark:
     return Mark(label, True, "right")
 
 
-TESTS = exercises_start.TESTS | exercises_motion.TESTS | exercises_learning.TESTS
+TESTS = (
+    exercises_start.TESTS
+    | exercises_transport.TESTS
+    | exercises_noising.TESTS
+    | exercises_motion.TESTS
+    | exercises_learning.TESTS
+)

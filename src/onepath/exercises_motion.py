@@ -1,4 +1,5 @@
-"""Tests of the exercises of part I, measures in motion. The answers are not here."""
+"""Tests of the exercises of chapters 6 and 7, many dynamics and likelihood. The answers are not
+here."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,13 +1,13 @@
-"""Figures of the book. The only module that imports matplotlib.
+"""Figures of the book: curves, histograms, clouds, tables of verdicts and sheets of images.
 
-One function per kind of figure; each takes computed arrays and returns a Figure, so that a cell
-shows the experiment and hides the drawing. Black is exact, blue computed, vermilion a mistake
+One function per kind of figure, here and in the two modules that follow; each takes computed arrays
+and returns a Figure, so that a cell shows the experiment and hides the drawing. No other module
+imports matplotlib. Black is exact, blue computed, vermilion a mistake
 (Okabe–Ito, which colour-blind readers can tell apart); every panel of a figure shares its axes.
 """
 
 import io
 import math
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from jaxtyping import Float
@@ -35,70 +35,6 @@ STYLE = {
 # Activate the backend here: activated inside the first rc_context, its interactive mode would be
 # undone with the style, and a notebook would show no figure after the first.
 plt.switch_backend(plt.get_backend())
-
-
-def paths_over_density(
-    times: Float[Tensor, "m"],
-    grid: Float[Tensor, "g"],
-    density: Float[Tensor, "m g"],
-    panels: dict[str, Float[Tensor, "m n"]],
-    wrong: tuple[str, ...] = (),
-    shown: int = 24,
-) -> Figure:
-    """Trajectories in one dimension over the exact density, the last histogram beside them.
-
-    Args:
-        panels: one set of trajectories per panel, by panel title.
-        wrong: titles of the panels that show a deliberate mistake.
-        shown: trajectories drawn; the histogram counts all.
-    """
-    low, high = grid[0].item(), grid[-1].item()
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            1, 2 * len(panels), figsize=(7, 2.3), sharey=True, width_ratios=[4, 1.2] * len(panels)
-        )
-        for (title, x), ax, side in zip(panels.items(), axes[::2], axes[1::2]):
-            colour = WRONG if title in wrong else COMPUTED
-            ax.pcolormesh(times, grid, density.T.sqrt(), cmap="Greys", vmax=1.2, rasterized=True)
-            ax.plot(times, x[:, :shown], color=colour, alpha=0.7, lw=0.6)
-            ax.set(title=title, xlabel="time $t$", xlim=(0, 1), ylim=(low, high))
-            bars = {"range": (low, high), "density": True, "orientation": "horizontal"}
-            side.hist(x[-1].numpy(), bins=60, color=colour, alpha=0.5, **bars)
-            side.plot(density[-1], grid, color=EXACT, lw=1)
-            side.set_axis_off()
-        axes[0].set_ylabel("state $x$")
-    return fig
-
-
-def paths_in_plane(
-    panels: dict[str, Float[Tensor, "m n 2"]],
-    cloud: Float[Tensor, "c 2"],
-    wrong: tuple[str, ...] = (),
-    shown: int = 40,
-    half_width: float = 4.0,
-) -> Figure:
-    """Trajectories in the plane, panel by panel, over exact draws of the target in grey.
-
-    Args:
-        panels: trajectories by panel title; their ends are dots.
-        cloud: draws of the target law.
-        wrong: titles of the panels that show a deliberate mistake.
-        shown: trajectories whose lines are drawn; all ends are.
-        half_width: half of the side of every panel, in the units of the state.
-    """
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            1, len(panels), figsize=(7, 7 / len(panels) + 0.3), sharex=True, sharey=True
-        )
-        for (title, x), ax in zip(panels.items(), axes):
-            colour = WRONG if title in wrong else COMPUTED
-            ax.scatter(*cloud.T, s=2, color="#BBBBBB", rasterized=True)
-            ax.plot(x[:, :shown, 0], x[:, :shown, 1], color=colour, lw=0.6, alpha=0.8)
-            ax.scatter(*x[-1].T, s=2, color=colour, rasterized=True)
-            limits = (-half_width, half_width)
-            ax.set(title=title, aspect="equal", xlim=limits, ylim=limits, xlabel="$x_1$")
-        axes[0].set_ylabel("$x_2$")
-    return fig
 
 
 def curves(
@@ -132,40 +68,6 @@ def curves(
             ax.set_yscale("log")
         ax.set(xlabel=labels[0], ylabel=labels[1])
         fig.legend(loc="outside lower center", ncols=2)
-    return fig
-
-
-@dataclass(frozen=True)
-class Clock:
-    """One panel of `clocks`: a clock, the states seen in it, and the exact density on a grid of
-    both."""
-
-    times: Float[Tensor, "m"]
-    states: Float[Tensor, "m n"]
-    grid: Float[Tensor, "g"]
-    density: Float[Tensor, "m g"]
-    label: str
-    wrong: bool = False
-
-
-def clocks(panels: dict[str, Clock]) -> Figure:
-    """The same particles in several clocks, three panels to a row; each panel has its own axes.
-
-    In every panel generation runs from left to right, so a clock that counts down has its large
-    numbers on the left. The density is scaled to its largest value at each time.
-    """
-    rows = -(-len(panels) // 3)
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(rows, 3, figsize=(7, 2.1 * rows))
-        for (title, p), ax in zip(panels.items(), axes.flat):
-            shade = p.density / p.density.amax(1, keepdim=True)
-            ax.pcolormesh(p.times, p.grid, shade.T, cmap="Greys", vmax=1.6, rasterized=True)
-            ax.plot(p.times, p.states, color=WRONG if p.wrong else COMPUTED, lw=0.8)
-            first, last = p.times[0].item(), p.times[-1].item()
-            low, high = p.grid[0].item(), p.grid[-1].item()
-            ax.set(title=title, xlabel=p.label, xlim=(first, last), ylim=(low, high))
-        for row in axes.reshape(rows, 3):
-            row[0].set_ylabel("state")
     return fig
 
 
