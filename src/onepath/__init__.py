@@ -16,6 +16,8 @@ READING_ORDER = (
     "verify",  # chapter 1: what counts as a check
     "measures",  # chapter 2
     "metrics",  # chapter 2
+    "grids",  # chapter 3
+    "grid_fields",  # chapter 3
     "interpolants",  # chapter 4
     "oracles",  # chapter 4
     "fields",  # chapter 0 states the table, chapter 9 derives it
@@ -23,6 +25,7 @@ READING_ORDER = (
     "papers",  # chapter 0: those papers, a row each
     "dynamics",  # chapter 6
     "solvers",  # chapter 6
+    "likelihood",  # chapter 7
     "objectives",  # chapter 13, and chapters 8 to 11
     "networks",  # chapter 13
     "training",  # chapter 13

@@ -229,6 +229,50 @@ def continuity(log_density: LogDensity, velocity: Field, t: Time, x: Points) -> 
     return fokker_planck(log_density, velocity, zero, t, x)
 
 
+def fokker_planck_general(
+    log_density: LogDensity, drift: Field, a: Field, t: Time, x: Points
+) -> Values:
+    r"""The same residual for noise that depends on the state and the direction.
+
+    For $dX_t = b_t(X_t)\,dt + G_t(X_t)\,dW_t$ in the sense of Itô, with the matrix $a = GG^\top$,
+
+    $$ \partial_t\rho + \nabla\cdot(\rho\,b)
+       - \tfrac12\sum_{ij}\partial_i\partial_j(a_{ij}\,\rho) = 0, $$
+
+    divided by $\rho$. The derivatives act on $a$ as well, and the ½ is that of Itô's formula.
+
+    Args:
+        a: t and x to one symmetric matrix per point, (n, d, d).
+
+    Source: Risken (1996), The Fokker-Planck Equation.
+    Book: eq:fokker-planck-general.
+    """
+    flux = lambda s, y: drift(s, y) - current_correction(log_density, a, s, y)
+    return continuity(log_density, flux, t, x)
+
+
+def current_correction(log_density: LogDensity, a: Field, t: Time, x: Points) -> Points:
+    r"""What a diffusion's drift exceeds the velocity of its density by.
+
+    $$ b - v = \tfrac12\nabla\cdot a + \tfrac12 a\,\nabla\log\rho, \qquad
+       (\nabla\cdot a)_i = \sum_j\partial_j a_{ij} . $$
+
+    Raises ValueError unless a gives one d by d matrix per point.
+
+    Source: here.
+    Book: eq:current-velocity.
+    """
+    d = x.shape[1]
+    if a(t, x).shape != (len(x), d, d):
+        raise ValueError(
+            f"a is a matrix per point, {(len(x), d, d)}, got {tuple(a(t, x).shape)}; "
+            "for noise that is equal in all directions multiply by the identity."
+        )
+    rows = [divergence(lambda s, y, i=i: a(s, y)[:, i], t, x) for i in range(d)]
+    score = gradient(log_density, t, x)
+    return 0.5 * (torch.stack(rows, 1) + torch.einsum("nij,nj->ni", a(t, x), score))
+
+
 def glue(name: str, value: object, form: str = "{}") -> None:
     """Give a number to the prose: `{glue:text}` with this name prints it. Shows nothing in the
     cell.
