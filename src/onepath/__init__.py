@@ -15,10 +15,13 @@ READING_ORDER = (
     "calculus",  # chapter 1: derivatives of fields
     "verify",  # chapter 1: what counts as a check
     "measures",  # chapter 2
+    "plane",  # chapter 2: the named laws of the plane
     "metrics",  # chapter 2
+    "transport",  # chapter 2: plans and maps
     "grids",  # chapter 3
     "grid_fields",  # chapter 3
     "interpolants",  # chapter 4
+    "noising",  # chapter 4
     "oracles",  # chapter 4
     "fields",  # chapter 0 states the table, chapter 9 derives it
     "conventions",  # chapter 0: how the clocks and signs of other papers translate

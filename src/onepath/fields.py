@@ -16,6 +16,7 @@ exists.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .calculus import rate, zero
@@ -63,17 +64,28 @@ def coefficients(path: Interpolant, given: Row, wanted: Row, t: Time) -> tuple[T
     field, and $\Delta = \alpha b - \sigma a$: $\; p = (A b - B a)/\Delta$ and $q = (\alpha B -
     \sigma A)/\Delta$.
 
-    Raises ValueError where they are infinite: where the state and the given field carry the same
-    information ($\Delta = 0$), and where the wanted field itself is infinite (the score at $\sigma
-    = 0$).
+    Where $\sigma = 0$ the rows of the score and, on square-root schedules such as VP, of the
+    velocity are infinite. A *given* field with such a row has finite coefficients all the same,
+    because $\sigma s = -\hat\varepsilon$ and $\sigma\dot\sigma = \tfrac12\,d\sigma^2/dt$ are finite.
+
+    Raises ValueError where the coefficients are infinite: where the state and the given field carry
+    the same information ($\Delta = 0$), and where the *wanted* field divides by $\sigma = 0$. The
+    score at the data is one; that it exists there, or could be had from the velocity on some paths,
+    does not make the division by $\sigma$ a formula. An oracle knows its limit.
 
     Source: here.
     Book: eq:conversion.
     """
+    if given is wanted:
+        return t * 0, t * 0 + 1
     alpha, sigma = path.alpha(t), path.sigma(t)
-    (a, b), (A, B) = given(path, t), wanted(path, t)
+    (a, b, unit), (A, B, wanted_unit) = _finite(path, given, t), _finite(path, wanted, t)
     determinant = alpha * b - sigma * a
-    p, q = (A * b - B * a) / determinant, (alpha * B - sigma * A) / determinant
+    p = (A * b - B * a) / determinant / wanted_unit
+    q = (alpha * B - sigma * A) / determinant / wanted_unit * unit
+    if given is score and wanted is velocity:  # B / wanted_unit may be infinite, and q is not
+        p = rate(path.alpha, t) / alpha
+        q = path.variance(t) * p - 0.5 * rate(path.variance, t)
     if not (p.isfinite().all() and q.isfinite().all()):
         where = t if t.ndim == 0 else t[~(p.isfinite() & q.isfinite())][0]
         raise ValueError(
@@ -112,3 +124,19 @@ def convert(field: Field, path: Interpolant | MixturePath, given: Row, wanted: R
         return per_point(p) * x + per_point(q) * field(t, x)
 
     return converted
+
+
+def _finite(path: Interpolant, row: Row, t: Time) -> tuple[Time, Time, Time]:
+    r"""A row times a unit that makes it finite, and that unit: $\sigma$ where the row of the score
+    or of the velocity is infinite, else 1."""
+    a, b = row(path, t)
+    limits = {score: lambda: -torch.ones_like(b), velocity: lambda: 0.5 * rate(path.variance, t)}
+    finite = b.isfinite()
+    if row not in limits or finite.all():
+        return a, b, torch.ones_like(b)
+    sigma = path.sigma(t)
+    return (
+        torch.where(finite, a, sigma * a),
+        torch.where(finite, b, limits[row]()),
+        torch.where(finite, 1.0, sigma),
+    )

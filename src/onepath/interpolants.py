@@ -3,12 +3,16 @@ target draw.
 
 Base at t = 0, target at t = 1, everywhere in this package: $\sigma$ multiplies the base, $\alpha$
 the target. With a Gaussian base and no latent noise an interpolant is a noising schedule read
-backwards, and the functions at the end give its signal-to-noise ratio and the diffusion of its
-noising process.
+backwards, and the functions at the end give its signal-to-noise ratio and the drift and diffusion
+of its noising process; what needs two times, and the way from drift and diffusion back to the
+curves, is in `noising`.
+
+Times lie in [0, 1]. Curves that are polynomials, sines or exponentials go on smoothly beyond, for
+difference quotients at the ends; those that would take the root of a negative number refuse.
 """
 
 from dataclasses import dataclass
-from math import pi
+from math import pi, sin
 
 import torch
 
@@ -78,18 +82,55 @@ def variance_preserving(low: float = 0.1, high: float = 20.0) -> Interpolant:
     Book: eq:vp.
     """
 
-    if not 0 <= low <= high or high == 0:
-        raise ValueError(f"noising needs 0 <= low <= high and high > 0, got {low} and {high}.")
-
-    def integral(t: Time) -> Time:
-        r = 1 - t
-        return low * r + 0.5 * (high - low) * r**2
-
+    integral = _integrated_rate(low, high)
     return Interpolant(
         sigma=lambda t: (-torch.expm1(-integral(t))).sqrt(),
         alpha=lambda t: (-0.5 * integral(t)).exp(),
         sigma2=lambda t: -torch.expm1(-integral(t)),
     )
+
+
+def sub_variance_preserving(low: float = 0.1, high: float = 20.0) -> Interpolant:
+    r"""The sub-VP path: $\alpha$ is that of `variance_preserving`, and the noise is
+    $\sigma_t = 1 - \alpha_t^2$.
+
+    That is the *standard deviation*, not the variance, so there is less noise than on the VP path
+    at every inner time, and $g_t^2 = \beta_{1-t}\,(1 - \alpha_t^4)$.
+
+    Source: Song et al. (2021), Score-based generative modeling through SDEs.
+    Book: eq:sub-vp.
+    """
+    integral = _integrated_rate(low, high)
+    return Interpolant(
+        sigma=lambda t: -torch.expm1(-integral(t)), alpha=lambda t: (-0.5 * integral(t)).exp()
+    )
+
+
+def cosine(offset: float = 0.008) -> Interpolant:
+    r"""The cosine schedule, variance-preserving with a gentle end; trigonometric for offset 0.
+
+    $$ \alpha_t = \frac{\sin\omega t}{\sin\omega}, \quad \sigma_t^2 = 1 - \alpha_t^2
+       = \frac{\sin\omega(1+t)\,\sin\omega(1-t)}{\sin^2\omega}, \quad
+       \omega = \frac{\pi/2}{1 + \text{offset}} . $$
+
+    The paper writes $\alpha$ as a cosine in noising time; as a sine it is exactly 0 at t = 0, and
+    the product of sines keeps its digits at t = 1, where $1-\alpha^2$ would lose them.
+
+    Source: Nichol and Dhariwal (2021), Improved denoising diffusion probabilistic models.
+    Book: eq:cosine.
+    """
+    if not 0 <= offset < float("inf"):
+        raise ValueError(f"the offset of a cosine schedule is >= 0 and finite, got {offset}.")
+    omega = 0.5 * pi / (1 + offset)
+
+    def variance(t: Time) -> Time:
+        t = _in_unit_interval(t)
+        return (omega * (1 + t)).sin() * (omega * (1 - t)).sin() / sin(omega) ** 2
+
+    def alpha(t: Time) -> Time:
+        return (omega * t).sin() / (omega * torch.ones_like(t)).sin()
+
+    return Interpolant(sigma=lambda t: variance(t).sqrt(), alpha=alpha, sigma2=variance)
 
 
 def variance_exploding(low: float = 0.01, high: float = 50.0) -> Interpolant:
@@ -104,6 +145,33 @@ def variance_exploding(low: float = 0.01, high: float = 50.0) -> Interpolant:
     return Interpolant(sigma=lambda t: high * (low / high) ** t, alpha=torch.ones_like)
 
 
+def edm(low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Interpolant:
+    r"""The path $x_1 + \sigma\varepsilon$ of EDM, on the clock in which its steps are equal.
+
+    $$ \alpha = 1, \qquad
+       \sigma_t = \big((1-t)\,\sigma_{\max}^{1/\rho} + t\,\sigma_{\min}^{1/\rho}\big)^\rho . $$
+
+    The paper's own clock is $\sigma$ itself, which is `rho` = 1 up to an affine map; its sampler
+    takes equal steps in $\sigma^{1/\rho}$ with $\rho = 7$, so n equal steps in our t are n of its
+    steps. `rho` to infinity is `variance_exploding`. `low` may be 0.
+
+    Source: Karras et al. (2022), Elucidating the design space of diffusion-based generative models.
+    Book: eq:edm.
+    """
+    if not (0 <= low < high < float("inf") and 1 <= rho < float("inf")):
+        raise ValueError(
+            "a schedule of EDM needs 0 <= low < high and rho >= 1, all finite, "
+            f"got {low}, {high} and {rho}."
+        )
+    first, last = high ** (1 / rho), low ** (1 / rho)
+
+    def sigma(t: Time) -> Time:
+        t = _in_unit_interval(t)
+        return ((1 - t) * first + t * last) ** rho
+
+    return Interpolant(sigma=sigma, alpha=torch.ones_like)
+
+
 def bridge(tau: float = 1.0) -> Interpolant:
     r"""The linear interpolant with the noise of a Brownian bridge, $\gamma_t^2 = \tau\,t(1-t)$."""
     if tau <= 0:
@@ -114,18 +182,43 @@ def bridge(tau: float = 1.0) -> Interpolant:
 
 
 def half_log_snr(path: Interpolant, t: Time) -> Time:
-    r"""$\lambda_t = \log(\alpha_t / \sigma_t)$: half the logarithm of the signal-to-noise ratio."""
+    r"""$\lambda_t = \log(\alpha_t / \sigma_t)$: half the logarithm of the signal-to-noise ratio.
+
+    Minus infinity where $\alpha_t = 0$, infinity where $\sigma_t = 0$. Raises ValueError where a
+    curve is negative, which is a time that the schedule does not have.
+    """
     _refuse_latent_noise(path)
-    return path.alpha(t).log() - 0.5 * path.variance(t).log()
+    alpha, variance = path.alpha(t), path.variance(t)
+    if (alpha < 0).any() or (variance < 0).any():
+        raise ValueError(
+            f"alpha and the variance of a schedule are nonnegative, got {alpha.min().item():.3g} "
+            f"and {variance.min().item():.3g}; are all times in [0, 1]?"
+        )
+    return alpha.log() - 0.5 * variance.log()
+
+
+def noising_drift(path: Interpolant) -> Curve:
+    r"""$f_t = -\dot\alpha_t/\alpha_t$: the noising process has the drift $f_t\,y$ in its own clock.
+
+    $$ \bar f_r = \frac{d}{dr}\log\bar\alpha_r, \qquad f_t = \bar f_{1-t}, $$
+
+    read at the generation time t, as `noising_diffusion` is. The minus comes from $dr = -dt$; f is
+    negative where the data are shrunk on the way to noise, and minus infinity where $\alpha_t = 0$.
+
+    Source: Kingma et al. (2021), Variational diffusion models.
+    Book: eq:noising.
+    """
+    _refuse_latent_noise(path)
+    return lambda t: -_growth(path, t)
 
 
 def noising_diffusion(path: Interpolant) -> Curve:
     r"""$g_t$, the diffusion coefficient of the process that carries data to noise along this path.
 
-    $$ g_t^2 = 2\sigma_t^2\,\dot\lambda_t
+    $$ g_t^2 = -\alpha_t^2\,\frac{d}{dt}\frac{\sigma_t^2}{\alpha_t^2} = 2\sigma_t^2\,\dot\lambda_t
              = 2\sigma_t^2\,\frac{\dot\alpha_t}{\alpha_t} - \frac{d\sigma_t^2}{dt}. $$
 
-    The second form is the one computed: it stays finite where $\sigma_t = 0$. Infinite where
+    The last form is the one computed: it stays finite where $\sigma_t = 0$. Infinite where
     $\alpha_t = 0$. Raises ValueError where $\lambda$ falls: noising would have to remove noise.
 
     Source: Kingma et al. (2021), Variational diffusion models.
@@ -134,16 +227,45 @@ def noising_diffusion(path: Interpolant) -> Curve:
     _refuse_latent_noise(path)
 
     def g(t: Time) -> Time:
-        growth = rate(path.alpha, t) / path.alpha(t)
-        square = 2 * path.variance(t) * growth - rate(path.variance, t)
-        if (square < 0).any():
+        square = 2 * path.variance(t) * _growth(path, t) - rate(path.variance, t)
+        if not (square >= 0).all():
             raise ValueError(
                 "the signal-to-noise ratio of a noising schedule does not fall with t, "
-                f"got g² = {square.min().item():.3g}; is the clock of the schedule turned?"
+                f"got g² = {square.min().item():.3g}; is the clock of the schedule turned, "
+                "or a time outside [0, 1]?"
             )
         return square.sqrt()
 
     return g
+
+
+def _growth(path: Interpolant, t: Time) -> Time:
+    """The rate of log alpha; infinite where alpha is 0, also if alpha leaves 0 with slope 0."""
+    alpha = path.alpha(t)
+    return torch.where(alpha == 0, torch.inf, rate(path.alpha, t) / alpha)
+
+
+def _integrated_rate(low: float, high: float) -> Curve:
+    """The integral of a rate of noising that rises linearly, from 0 to the noising time 1 - t."""
+    if not 0 <= low <= high < float("inf") or high == 0:
+        raise ValueError(f"noising needs 0 <= low <= high and high > 0, got {low} and {high}.")
+
+    def integral(t: Time) -> Time:
+        r = 1 - _in_unit_interval(t)
+        return low * r + 0.5 * (high - low) * r**2
+
+    return integral
+
+
+def _in_unit_interval(t: Time) -> Time:
+    """t, up to rounding beyond the ends. Raises ValueError for any other time."""
+    rounding = 100 * torch.finfo(t.dtype).eps
+    if not ((t >= -rounding) & (t <= 1 + rounding)).all():
+        raise ValueError(
+            "this schedule has times in [0, 1] only, base to target, "
+            f"got {t.min().item():g} to {t.max().item():g}."
+        )
+    return t.clamp(0, 1)
 
 
 def _refuse_latent_noise(path: Interpolant) -> None:

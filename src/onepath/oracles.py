@@ -147,25 +147,38 @@ class MixturePath:
         return self._average(t, x, dm[..., None] + 0.5 * dS @ self._solved(t, x))
 
     def denoiser(self, t: Time, x: Points) -> Points:
-        r"""$\hat x_t(x) = \mathbb E[x_1 \mid x_t = x]$, component by component $m_j + \alpha C_j
-        S^{-1}(x - m)$."""
+        r"""$\hat x_t(x) = \mathbb E[x_1 \mid x_t = x] = \sum_k p(k|x)\,\hat x_k$.
+
+        Within a pair of components $\hat x_k = m_j + \alpha C_j S_k^{-1}(x - \mu_k)$, the
+        regression of x_1 on x_t; the mixture averages over the posterior of the pair.
+
+        Source: here.
+        Book: eq:oracle-denoiser.
+        """
         return self._average(t, x, self._denoised(t, x))
 
     def denoiser_cov(self, t: Time, x: Points) -> Matrices:
         r"""$\operatorname{Cov}(x_1 \mid x_t = x)$, the posterior covariance of the target.
 
-        Within a component $C - \alpha^2 C S^{-1} C$; between components the spread of their means.
+        $$ \sum_k p(k|x)\,\Big[C_j - \alpha^2C_jS_k^{-1}C_j
+           + (\hat x_k - \hat x)(\hat x_k - \hat x)^\top\Big] : $$
+
+        the covariance within a pair of components, and the spread of their means. The difference is
+        computed as $C_jS_k^{-1}(\sigma^2A_i + \gamma^2I)$, which is the same and keeps its digits
+        near the data, where the difference cancels.
+
+        Source: here.
+        Book: eq:oracle-cov.
         """
-        C, S = self._per_pair(self.target.covs), self.covs(t)
-        alpha = self._batch(self.interpolant.alpha(t))
-        inside = C - alpha**2 * C @ torch.linalg.solve(S, C.expand_as(S))
-        centre = _rows(x, self._denoised(t, x))
-        p = self.posterior(t, x)
-        mean = torch.einsum("nk,nkd->nd", p, centre)
-        second = (
-            torch.einsum("nk,nki,nkj->nij", p, centre, centre) - mean[:, :, None] * mean[:, None, :]
-        )
-        return second + torch.einsum("nk,nkij->nij", p, inside.expand(len(x), -1, -1, -1))
+        i = self.interpolant
+        C, nil = self._per_pair(self.target.covs), torch.zeros_like(i.alpha(t))
+        blur = self._mix_covs(i.variance(t), nil, i.gamma2(t))
+        inside = C @ torch.linalg.solve(self.covs(t), blur)
+        p, centre = self.posterior(t, x), _rows(x, self._denoised(t, x))
+        spread = centre - torch.einsum("nk,nkd->nd", p, centre)[:, None]
+        between = torch.einsum("nk,nki,nkj->nij", p, spread, spread)
+        within = torch.einsum("nk,nkij->nij", p, inside.expand(len(x), -1, -1, -1))
+        return between + 0.5 * (within + within.mT)
 
     def _log_parts(self, t: Time, x: Points) -> Float[Tensor, "n k"]:
         self._check(t, x)
@@ -193,6 +206,11 @@ class MixturePath:
         a, m = self.base.means[:, None], self.target.means[None]
         # where a square-root schedule ends its rate is infinite, and a mean of 0 stays 0
         moved = torch.where(a == 0, 0.0, self._batch(d_sigma) * a)
+        if not moved.isfinite().all():
+            raise ValueError(
+                "no velocity at the end of a square-root schedule: sigma falls with infinite slope "
+                "there and carries the means of the base; stop the grid before that end."
+            )
         return (moved + self._batch(d_alpha) * m).flatten(1, 2)
 
     def _mix_covs(self, base: Time, target: Time, latent: Time) -> Float[Tensor, "b k d d"]:
