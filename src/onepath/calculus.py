@@ -3,8 +3,8 @@ r"""Derivatives of curves, log-densities and fields, by automatic differentiatio
 Everything the book claims is a relation between derivatives of a density, so every check starts
 here. All functions take a time of shape () or (n,) and points of shape (n, d), and assume what all
 densities and fields of the book satisfy: row i of the result depends on row i of the points (and on
-`t[i]`) only. Derivatives are exact up to rounding; nothing here estimates (for traces by random
-probes, see chapter 7).
+`t[i]`) only. Derivatives are exact up to rounding, with one exception that says so: `hutchinson`
+estimates a trace from random probes, at a price that does not grow with the dimension.
 """
 
 import torch
@@ -57,3 +57,44 @@ def divergence(field: Field, t: Time, x: Points) -> Values:
 def laplacian(function: Scalar, t: Time, x: Points) -> Values:
     r"""$\Delta f_t(x) = \nabla\cdot\nabla f_t(x)$."""
     return divergence(lambda s, y: gradient(function, s, y), t, x)
+
+
+def hutchinson(field: Field, t: Time, x: Points, z: Points) -> Values:
+    r"""$z^\top J z$ with $J = \nabla b_t(x)$: an unbiased estimate of $\nabla\cdot b_t(x)$.
+
+    $$ \mathbb E[z^\top J z] = \operatorname{tr}J \quad\text{if}\quad \mathbb E[zz^\top] = I . $$
+
+    One directional derivative, whatever d is. With $S = \tfrac12(J + J^\top)$ the variance is
+    $2|S|_F^2$ for Gaussian probes, and $2(|S|_F^2 - \sum_iJ_{ii}^2)$ for Rademacher probes. Raises
+    ValueError unless there is one probe per point.
+
+    Source: Hutchinson (1990), A stochastic estimator of the trace of the influence matrix.
+    Book: eq:hutchinson, eq:hutchinson-variance.
+    """
+    if z.shape != x.shape or z.dtype != x.dtype:
+        raise ValueError(
+            f"a probe is a vector for each point, {tuple(x.shape)} {x.dtype}, "
+            f"got {tuple(z.shape)} {z.dtype}; make it with gaussian_probes or rademacher_probes."
+        )
+    return (z * jvp(lambda y: field(t, y), (x,), (z,))[1]).sum(1)
+
+
+def gaussian_probes(x: Points, generator: torch.Generator) -> Points:
+    """Standard normal probes for `hutchinson`, one per point, independent of the points."""
+    _check_generator(x, generator)
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def rademacher_probes(x: Points, generator: torch.Generator) -> Points:
+    """Probes of independent signs for `hutchinson`, one per point."""
+    _check_generator(x, generator)
+    return 2.0 * torch.randint(2, x.shape, generator=generator, device=x.device).to(x) - 1.0
+
+
+def _check_generator(x: Points, generator: torch.Generator) -> None:
+    if generator is None or generator.device.type != x.device.type:
+        where = None if generator is None else generator.device
+        raise ValueError(
+            f"probes are drawn where the points are, on {x.device}, got a generator on {where}; "
+            f"make it with torch.Generator({x.device.type!r})."
+        )

@@ -102,6 +102,44 @@ def rk4(dynamics: Dynamics) -> Step:
     return _with_level(step, dynamics)
 
 
+def adaptive(dynamics: Dynamics, rtol: float = 1e-6, atol: float = 1e-6) -> Step:
+    r"""Dormand–Prince of order 5 with a step chosen so that the error stays within tolerance.
+
+    Each interval of the grid is divided as the error asks, so a grid of one step will do. The error
+    of a step is held below `atol` + `rtol` |x| in root mean square over *all* coordinates of *all*
+    points: steps depend on the whole batch, and one point may be worse than the mean. It is a
+    tolerance for a step and not for the run. For ODEs only.
+
+    Raises ValueError for a dynamics with noise, for tolerances that are not positive, and where the
+    tolerance cannot be met because the step falls below rounding.
+
+    Source: Dormand and Prince (1980), A family of embedded Runge-Kutta formulae; by torchdiffeq.
+    """
+    if dynamics.eta is not zero:
+        raise ValueError(
+            "adaptive solves ODEs, got a dynamics with noise; use heun on a fine grid."
+        )
+    if not (rtol > 0 and atol > 0):
+        raise ValueError(f"tolerances are positive, got rtol = {rtol} and atol = {atol}.")
+
+    def step(
+        x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
+    ) -> tuple[Tensor, object]:
+        from torchdiffeq import odeint  # needed here only, and it brings scipy along
+
+        ends = torch.stack([t, t_next]).to(x.device)
+        try:
+            states = odeint(dynamics.drift, x, ends, rtol=rtol, atol=atol, method="dopri5")
+        except AssertionError as error:  # how it says that a step underflows or a state overflows
+            raise ValueError(
+                f"no step from t = {t:g} to {t_next:g} meets rtol = {rtol:g}, atol = {atol:g} in "
+                f"{x.dtype} ({error}); loosen them, use float64, or stop the grid before the end."
+            ) from error
+        return states[-1], memory
+
+    return _with_level(step, dynamics)
+
+
 def integrate(
     step: Step, x: Points, times: Float[Tensor, "m"], generator: torch.Generator | None = None
 ) -> Points:
