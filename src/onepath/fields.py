@@ -66,7 +66,8 @@ def coefficients(path: Interpolant, given: Row, wanted: Row, t: Time) -> tuple[T
 
     Where $\sigma = 0$ the rows of the score and, on square-root schedules such as VP, of the
     velocity are infinite. A *given* field with such a row has finite coefficients all the same,
-    because $\sigma s = -\hat\varepsilon$ and $\sigma\dot\sigma = \tfrac12\,d\sigma^2/dt$ are finite.
+    because $\sigma s = -\hat\varepsilon$ and $\sigma\dot\sigma = \tfrac12\,d\sigma^2/dt$
+    are finite.
 
     Raises ValueError where the coefficients are infinite: where the state and the given field carry
     the same information ($\Delta = 0$), and where the *wanted* field divides by $\sigma = 0$. The

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .plotting import COMPUTED, EXACT, STYLE, WRONG
+from .plotting import COMPUTED, EXACT, OTHERS, STYLE, WRONG
 
 
 def paths_over_density(
@@ -74,4 +74,36 @@ def clocks(panels: dict[str, Clock]) -> Figure:
             ax.set(title=title, xlabel=p.label, xlim=(first, last), ylim=(low, high))
         for row in axes.reshape(rows, 3):
             row[0].set_ylabel("state")
+    return fig
+
+
+def curves_over_time(
+    times: Float[Tensor, "m"],
+    panels: dict[str, dict[str, Float[Tensor, "m"]]],
+    log: tuple[str, ...] = (),
+    columns: int = 2,
+) -> Figure:
+    """Several quantities over one time axis, a panel each; a name has one colour in all panels.
+
+    Args:
+        panels: curves by name, by panel title; values that are not finite leave a gap.
+        log: titles of the panels with a logarithmic vertical axis.
+        columns: panels side by side.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    inks = [EXACT, COMPUTED, *OTHERS]
+    line = {n: {"color": inks[k % 6], "ls": ("-", "--")[k // 6]} for k, n in enumerate(names)}
+    rows = -(-len(panels) // columns)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            rows, columns, figsize=(6.2, 1.9 * rows + 0.5), sharex=True, squeeze=False
+        )
+        for (title, panel), ax in zip(panels.items(), axes.flat):
+            for name, y in panel.items():
+                ax.plot(times, y, label=name, **line[name])
+            ax.set(title=title, yscale="log" if title in log else "linear")
+        for ax in axes[-1]:
+            ax.set_xlabel("time $t$")
+        shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
+        fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     return fig
