@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .calculus import constant, gradient, laplacian, rate, time_derivative, zero
-from .interpolants import Interpolant, noising_diffusion
+from .calculus import constant, gradient, laplacian, time_derivative, zero
+from .interpolants import Interpolant, noising_diffusion, noising_drift
 from .shapes import Curve, Field, Points, Scalar, Time, Values, per_point
 
 
@@ -109,7 +109,7 @@ def time_reversed(dynamics: Dynamics, score: Field) -> Dynamics:
     return Dynamics(turned, lambda r: dynamics.eta(1 - r))
 
 
-def noising(path: Interpolant) -> Dynamics:
+def noising_run(path: Interpolant) -> Dynamics:
     r"""The noising run of a Gaussian path, in its own clock $r = 1 - t$, from data to noise.
 
     $$ dY_r = -\frac{\dot\alpha_t}{\alpha_t}\,Y_r\,dr + g_t\,dB_r, \qquad t = 1 - r . $$
@@ -119,19 +119,18 @@ def noising(path: Interpolant) -> Dynamics:
     `noising_diffusion` does for a path with latent noise or a falling signal-to-noise ratio.
 
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
-    Book: eq:noising.
+    Book: eq:noising, eq:two-time.
     """
-    g = noising_diffusion(path)
+    f, g = noising_drift(path), noising_diffusion(path)
 
     def drift(r: Time, x: Points) -> Points:
-        t = 1 - r
-        alpha = path.alpha(t)
-        if (alpha == 0).any():
+        pull = f(1 - r)
+        if not pull.isfinite().all():
             raise ValueError(
-                "the noising drift divides by alpha, got alpha = 0 at r = 1; "
-                "stop the run before the signal is gone."
+                "the noising drift divides by alpha, got alpha = 0; "
+                "stop the run at r < 1, before the signal is gone."
             )
-        return -per_point(rate(path.alpha, t) / alpha) * x
+        return per_point(pull) * x
 
     return Dynamics(drift, lambda r: g(1 - r))
 

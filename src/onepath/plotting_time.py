@@ -107,3 +107,89 @@ def curves_over_time(
         shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
         fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     return fig
+
+
+def two_times(
+    panels: dict[str, tuple[Float[Tensor, "n"], Float[Tensor, "n"]]],
+    truth: tuple[Float[Tensor, "m"], Float[Tensor, "m"]],
+    labels: tuple[str, str],
+    wrong: tuple[str, ...] = (),
+    half_width: float = 3.0,
+) -> Figure:
+    """States of the same runs at two times, panel by panel, over exact pairs in grey.
+
+    Args:
+        panels: (earlier, later) states by panel title.
+        truth: pairs of states of the process that the panels should reproduce.
+        labels: names of the two axes, earlier and later.
+        wrong: titles of the panels that show a deliberate mistake.
+        half_width: half of the side of every panel, in the units of the state.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(7, 7 / len(panels) + 0.3), sharex=True, sharey=True
+        )
+        for (title, pair), ax in zip(panels.items(), axes):
+            colour = WRONG if title in wrong else COMPUTED
+            ax.scatter(*truth, s=2, color="#BBBBBB", rasterized=True)
+            ax.scatter(*pair, s=1.5, color=colour, alpha=0.5, lw=0, rasterized=True)
+            limits = (-half_width, half_width)
+            ax.set(title=title, aspect="equal", xlim=limits, ylim=limits, xlabel=labels[0])
+        axes[0].set_ylabel(labels[1])
+    return fig
+
+
+def runs_and_mean(
+    times: Float[Tensor, "m"],
+    runs: Float[Tensor, "m n"],
+    exact: Float[Tensor, "m"],
+    label: str,
+    shown: int = 12,
+) -> Figure:
+    """One number along single runs (thin), its mean over all runs (dots) and its exact mean
+    (black)."""
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.2, 2.8))
+        ax.plot(times, runs[:, :shown], color=COMPUTED, lw=0.6, alpha=0.6)
+        ax.plot(times, exact, color=EXACT, lw=1.8, label="mean, exact")
+        ax.plot(times, runs.mean(1), "o", color=COMPUTED, ms=3.5, label="mean, measured")
+        ax.set(xlabel="time $t$", ylabel=label, xlim=(times[0].item(), times[-1].item()))
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def snapshots(
+    axes: tuple[Float[Tensor, "a"], Float[Tensor, "b"]],
+    instants: list[float],
+    maps: Float[Tensor, "m a b"],
+    rows: dict[str, Float[Tensor, "m n 2"]],
+    half_width: float,
+    wrong: tuple[str, ...] = (),
+) -> Figure:
+    """Particles in the plane over a density in grey, a column per time and a row per set.
+
+    Args:
+        axes: coordinates of the density, along its two dimensions.
+        maps: the density at each of the instants.
+        rows: particles at each of the instants, by name of the set.
+        half_width: half of the side of every panel, in the units of the state.
+        wrong: names of the rows that show a deliberate mistake.
+    """
+    shape = (len(rows), len(instants))
+    with plt.rc_context(STYLE):
+        fig, panels = plt.subplots(
+            *shape, figsize=(6.2, 2.1 * shape[0] + 0.3), sharex=True, sharey=True, squeeze=False
+        )
+        for (name, x), line in zip(rows.items(), panels):
+            for k, ax in enumerate(line):
+                shade = maps[k].T.sqrt()
+                top = 1.6 * shade.max().item()
+                ax.pcolormesh(*axes, shade, cmap="Greys", vmax=top, rasterized=True)
+                colour = WRONG if name in wrong else COMPUTED
+                ax.scatter(*x[k].T, s=1.2, lw=0, alpha=0.6, color=colour, rasterized=True)
+                limits = (-half_width, half_width)
+                ax.set(aspect="equal", xlim=limits, ylim=limits)
+            line[0].set_ylabel(name)
+        for instant, ax in zip(instants, panels[0]):
+            ax.set_title(f"t = {instant:g}")
+    return fig
