@@ -1,11 +1,13 @@
 """What a cell shows besides figures and checks: players that need no kernel, and tables."""
 
+import json
+import re
 import struct
 import zlib
 
 import pytest
 
-from onepath.page import FramePlayer, FrameSlider, table
+from onepath.page import FramePlayer, FrameSlider, Rows, table
 
 
 def picture(shade: int) -> bytes:
@@ -41,6 +43,32 @@ def test_two_players_of_one_page_do_not_share_an_identity(player):
 def test_a_player_wants_words_for_every_picture(player):
     with pytest.raises(ValueError, match="as many alts and readouts as frames"):
         FramePlayer(player.frames, ("one",), player.readouts, "Shade")
+
+
+def test_a_second_slider_has_a_row_of_pictures_for_each_readout(player):
+    frames, alts = tuple(picture(k) for k in range(6)), tuple(f"picture {k}" for k in range(6))
+    rows = Rows(("η = 0", "η < 1", "η = 1"), "Noise level")
+    page = FramePlayer(frames, alts, player.readouts, "Shade", rows=rows)._repr_mimebundle_()
+    text = page["text/html"]
+    assert text.count('type="range"') == 2 and 'aria-label="Noise level"' in text
+    assert 'max="1"' in text and 'max="2"' in text and 'aria-valuetext="η = 0"' in text
+    assert player._repr_mimebundle_()["text/html"].count('type="range"') == 1
+    assert json.loads(re.search(r"rows\] = (\[.*\]);", text)[1])[3] == ["η = 0", "η < 1", "η = 1"]
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_rows_of_pictures_are_complete(player, count):
+    rows = Rows(("η = 0", "η = 1", "η = 2"), "Noise level")
+    frames, alts = tuple(picture(k) for k in range(count)), ("words",) * count
+    with pytest.raises(ValueError, match=f"got {count} frames, {count} alts, 2 readouts in 3 rows"):
+        FramePlayer(frames, alts, player.readouts, "Shade", rows=rows)
+
+
+def test_jupyters_slider_refuses_rows(player):
+    rows = Rows(("η = 0", "η = 1"), "Noise level")
+    grid = FramePlayer(player.frames * 2, player.alts * 2, player.readouts, "Shade", rows=rows)
+    with pytest.raises(ValueError, match="one row of pictures; show the player itself"):
+        FrameSlider(grid)
 
 
 def test_a_slider_is_a_widget_where_there_are_widgets_and_a_player_elsewhere(player, monkeypatch):

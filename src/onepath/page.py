@@ -30,9 +30,12 @@ _PLAYER = Template("""<div class="frame-player" id="$id" role="group" aria-label
   background: none; border: 1px solid currentColor; border-radius: 4px; cursor: pointer; }
 .frame-player button::before { content: "▶" / ""; }
 .frame-player button[aria-pressed=true]::before { content: "❚❚" / ""; }
+.frame-player .spacer { min-width: 2.75rem; }
 .frame-player button span { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); }
-@media (prefers-reduced-motion: reduce) { .frame-player button { display: none; } }
+@media (prefers-reduced-motion: reduce) {
+  .frame-player button, .frame-player .spacer { display: none; }
+}
 @media print { .frame-player .controls { display: none; } }
 </style>
 <img src="$first" alt="$alt" width="$width" height="$height">
@@ -41,20 +44,26 @@ _PLAYER = Template("""<div class="frame-player" id="$id" role="group" aria-label
 <input type="range" min="0" max="$last" step="1" value="0" aria-label="$label"
   aria-valuetext="$readout">
 <output aria-live="off">$readout</output>
-</div>
+</div>$second
 <script>
 (() => {
   const root = document.getElementById("$id");
-  const [sources, alts, readouts] = $data;
-  const tags = ["img", "button", "input", "output"];
-  const [img, button, range, output] = tags.map((tag) => root.querySelector(tag));
+  const [sources, alts, readouts, rows] = $data;
+  const [img, button] = ["img", "button"].map((tag) => root.querySelector(tag));
+  const [range, across] = root.querySelectorAll("input");
+  const row = () => (across ? Number(across.value) : 0);
   let timer = 0;
+  const tell = (slider, text) => {
+    slider.setAttribute("aria-valuetext", text);
+    slider.nextElementSibling.textContent = text;
+  };
   const show = (k) => {
-    img.src = sources[k];
-    img.alt = alts[k];
+    const frame = row() * readouts.length + k;
+    img.src = sources[frame];
+    img.alt = alts[frame];
     range.value = k;
-    range.setAttribute("aria-valuetext", readouts[k]);
-    output.textContent = readouts[k];
+    tell(range, readouts[k]);
+    if (across) tell(across, rows[row()]);
   };
   const play = (on) => {
     clearInterval(timer);
@@ -63,20 +72,42 @@ _PLAYER = Template("""<div class="frame-player" id="$id" role="group" aria-label
   };
   const step = () => {
     const next = Number(range.value) + 1;
-    if (next < sources.length && root.isConnected && !document.hidden) show(next);
+    if (next < readouts.length && root.isConnected && !document.hidden) show(next);
     else play(false);
   };
   button.addEventListener("click", () => {
     if (timer) return play(false);
-    if (Number(range.value) === sources.length - 1) show(0);
+    if (Number(range.value) === readouts.length - 1) show(0);
     play(true);
   });
-  range.addEventListener("input", () => {
-    play(false);
-    show(Number(range.value));
-  });
+  for (const slider of root.querySelectorAll("input")) {
+    slider.addEventListener("input", () => {
+      if (slider === range) play(false);
+      show(Number(range.value));
+    });
+  }
 })();
 </script></div>""")
+
+_SECOND = Template("""
+<div class="controls"><span class="spacer"></span>
+<input type="range" min="0" max="$last" step="1" value="0" aria-label="$label"
+  aria-valuetext="$readout">
+<output aria-live="off">$readout</output>
+</div>""")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The second slider of a player: one row of pictures for each of its readouts.
+
+    Args:
+        readouts: what stands beside the slider, "η = 0.5".
+        label: the name of the slider, "Noise level".
+    """
+
+    readouts: tuple[str, ...] = ("",)
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,14 +116,16 @@ class FramePlayer:
 
     The slider answers to the arrow keys, Home and End; playing stops at the last picture, when the
     slider is moved and when the page is hidden. A reader who asks for reduced motion gets the
-    slider alone.
+    slider alone. With `rows` there is a second slider, which changes the row; playing goes on along
+    the new one.
 
     Args:
-        frames: PNG pictures of one size, at twice the size at which they are shown.
+        frames: PNG pictures of one size, at twice the size at which they are shown; row by row.
         alts: what each picture shows, in words.
-        readouts: what stands beside the slider, "t = 0.25".
-        label: the name of the player, "Particles of the flow".
+        readouts: what stands beside the slider, "t = 0.25"; one for each picture of a row.
+        label: the name of the player and of its first slider, "Particles of the flow".
         interval: milliseconds from one picture to the next.
+        rows: the second slider, if there is one.
     """
 
     frames: tuple[bytes, ...]
@@ -100,13 +133,16 @@ class FramePlayer:
     readouts: tuple[str, ...]
     label: str
     interval: int = 250
+    rows: Rows = Rows()
 
     def __post_init__(self) -> None:
-        sizes = {len(self.frames), len(self.alts), len(self.readouts)}
+        rows = len(self.rows.readouts)
+        sizes = {len(self.frames), len(self.alts), len(self.readouts) * rows}
         if len(sizes) > 1 or not self.frames:
             raise ValueError(
-                "a player has as many alts and readouts as frames, and at least one of each, got "
-                f"{len(self.frames)} frames, {len(self.alts)} alts, {len(self.readouts)} readouts."
+                "a player has as many alts and readouts as frames, in each of its rows, and at "
+                f"least one of each, got {len(self.frames)} frames, {len(self.alts)} alts, "
+                f"{len(self.readouts)} readouts in {rows} rows."
             )
 
     def __repr__(self) -> str:
@@ -114,7 +150,8 @@ class FramePlayer:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         sources = [_source(frame) for frame in self.frames]
-        data = json.dumps([sources, self.alts, self.readouts]).replace("<", "\\u003c")
+        texts = [sources, self.alts, self.readouts, self.rows.readouts]
+        data = json.dumps(texts).replace("<", "\\u003c")
         width, height = _shown_size(self.frames[0])
         page = _PLAYER.substitute(
             id=f"player-{zlib.crc32(self.label.encode()):08x}-{next(_serial)}",
@@ -124,11 +161,19 @@ class FramePlayer:
             readout=html.escape(self.readouts[0]),
             width=width,
             height=height,
-            last=len(self.frames) - 1,
+            last=len(self.readouts) - 1,
             interval=self.interval,
             data=data,
+            second=self._second(),
         )
         return {"text/plain": repr(self), "text/html": page}
+
+    def _second(self) -> str:
+        if len(self.rows.readouts) == 1:
+            return ""
+        readout, label = (html.escape(t) for t in (self.rows.readouts[0], self.rows.label))
+        last = len(self.rows.readouts) - 1
+        return _SECOND.substitute(last=last, label=label, readout=readout)
 
 
 @dataclass(frozen=True)
@@ -142,6 +187,10 @@ class FrameSlider:
     """
 
     player: FramePlayer
+
+    def __post_init__(self) -> None:
+        if len(self.player.rows.readouts) > 1:
+            raise ValueError("Jupyter's slider moves one row of pictures; show the player itself.")
 
     def __repr__(self) -> str:
         return f"FrameSlider: {self.player.label}, {len(self.player.frames)} pictures"

@@ -67,18 +67,38 @@ def test_players_are_driven_by_keyboard(page, address):
     for name in names:
         driving.visit(page, f"{address}/{name}")
         for player in page.locator(PLAYER).all():
-            slider, picture = player.locator("input"), player.locator("img")
+            slider, picture = player.locator("input").first, player.locator("img")
             last = int(slider.get_attribute("max"))
             first = picture.get_attribute("src"), picture.get_attribute("alt")
             assert all(first) and slider.get_attribute("aria-label")
             slider.focus()
             page.keyboard.press("ArrowRight")
             assert slider.input_value() == "1" and picture.get_attribute("src") != first[0]
-            assert player.locator("output").inner_text() == slider.get_attribute("aria-valuetext")
+            output = player.locator("output").first
+            assert output.inner_text() == slider.get_attribute("aria-valuetext")
             page.keyboard.press("End")
             assert slider.input_value() == str(last)
             page.keyboard.press("Home")
             assert (picture.get_attribute("src"), picture.get_attribute("alt")) == first
+
+
+def test_a_second_slider_changes_the_row_and_keeps_the_place(page, address):
+    names = driving.with_part('class="spacer"')
+    if not names:
+        pytest.skip("no page has a player with two sliders")
+    driving.visit(page, f"{address}/{names[0]}")
+    player = page.locator(PLAYER, has=page.locator(".spacer")).first
+    along, across = player.locator("input").all()
+    picture, shown = player.locator("img"), player.locator("output").last
+    assert across.get_attribute("aria-label") != along.get_attribute("aria-label")
+    along.press("End")
+    first, place = picture.get_attribute("src"), along.input_value()
+    across.press("ArrowRight")
+    assert picture.get_attribute("src") != first and along.input_value() == place
+    assert across.input_value() == "1"
+    assert shown.inner_text() == across.get_attribute("aria-valuetext")
+    across.press("Home")
+    assert picture.get_attribute("src") == first
 
 
 def test_a_player_plays_pauses_and_stops_at_its_end(page, address):
@@ -87,7 +107,7 @@ def test_a_player_plays_pauses_and_stops_at_its_end(page, address):
         pytest.skip("no page has a player")
     driving.visit(page, f"{address}/{names[0]}")
     player = page.locator(PLAYER).first
-    button, slider = player.locator("button"), player.locator("input")
+    button, slider = player.locator("button"), player.locator("input").first
     button.focus()
     page.keyboard.press("Space")
     assert button.get_attribute("aria-pressed") == "true"
