@@ -69,3 +69,13 @@ def test_an_answer_that_is_right_at_all_points_but_one_is_not_right():
         return drift + eta * last * x**2
 
     assert not judge("ex:noisy-flow", almost).right
+
+
+def test_a_copying_field_that_misses_one_point_at_the_end_is_not_right():
+    def almost(points, labels, y, t, x):
+        own = points[labels == y]
+        weights = (-(x[:, None] - t * own).square().sum(2) / (2 * (1 - t) ** 2)).softmax(1)
+        astray = 0.1 * (torch.arange(len(x)) == 1)[:, None] if t > 0.9 else 0.0
+        return (weights @ own - x) / (1 - t) + astray
+
+    assert not judge("ex:class-copy", almost).right

@@ -210,6 +210,7 @@ def test_what_pairs_points_wants_as_many_of_each(generator):
         beside_floor(energy_distance, x, y, y)
     with pytest.raises(ValueError, match="at least, got 0"):
         sliced_wasserstein2(x, x, 0, generator)
+    assert sliced_wasserstein2(x, x + 1, 1, generator) > 0
     with pytest.raises((ValueError, TypeError), match="one dimension d|parameter 'among'"):
         nearest(x, torch.zeros(3, 3))
     with pytest.raises(ValueError, match="positive width"):
