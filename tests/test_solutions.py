@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from onepath import exercises
 
@@ -70,3 +71,29 @@ def test_plausible_wrong_answers_score_nothing_and_do_not_crash(label):
     for code in wrong:
         mark = exercises.judge(label, function(code, MARKED[label]))
         assert not mark.right and "raised" not in mark.reason, mark.reason
+
+
+def nudged(value, by: float, row: int):
+    """The value, off by the share `by` of its size: a tensor in one row only."""
+    if isinstance(value, tuple):
+        return tuple(nudged(part, by, row) for part in value)
+    if isinstance(value, torch.Tensor) and value.ndim:
+        off = torch.zeros_like(value)
+        off[row] = by * (1 + value.detach().abs().max())
+        return value + off
+    if isinstance(value, int):
+        return value + (1 if by > 0 else -1)
+    return value + by * (1 + abs(value))
+
+
+NUMBERS = sorted(set(SOLVED) - {"ex:convention", "ex:planted"})  # these answer by a name or a row
+
+
+@pytest.mark.parametrize("label", NUMBERS)
+def test_an_answer_that_is_a_little_off_in_one_row_is_not_right(label):
+    (code,) = [code for kind, code in SOLVED[label] if kind == "answer"]
+    answer = function(code, MARKED[label])
+    for by in (0.01, -0.01):
+        for row in (0, -1):
+            off = lambda *arguments, by=by, row=row: nudged(answer(*arguments), by, row)
+            assert not exercises.judge(label, off).right
