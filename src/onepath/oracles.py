@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .calculus import rate
+from .calculus import rate, zero
 from .interpolants import Interpolant
 from .measures import (
     Mixture,
@@ -140,7 +140,9 @@ class MixturePath:
         Book: eq:mixture-velocity.
         """
         i = self.interpolant
-        curves = lambda s: torch.stack([i.sigma(s), i.alpha(s), i.variance(s), i.gamma2(s)])
+        # the rate of sigma moves the means of the base only, and is dear to compute
+        sigma = i.sigma if (self.base.means != 0).any() else zero
+        curves = lambda s: torch.stack([sigma(s), i.alpha(s), i.variance(s), i.gamma2(s)])
         d_sigma, d_alpha, d_variance, d_gamma2 = rate(curves, t)
         dm = self._mean_rates(d_sigma, d_alpha)
         dS = self._mix_covs(d_variance, 2 * i.alpha(t) * d_alpha, d_gamma2)
