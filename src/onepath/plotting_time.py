@@ -193,3 +193,34 @@ def snapshots(
         for instant, ax in zip(instants, panels[0]):
             ax.set_title(f"t = {instant:g}")
     return fig
+
+
+def so_far(
+    times: Float[Tensor, "m"],
+    grid: Float[Tensor, "g"],
+    density: Float[Tensor, "m g"],
+    states: Float[Tensor, "k n"],
+    title: str,
+    shown: int = 24,
+) -> Figure:
+    """The particles of one run up to the k-th of `times`, and their histogram there; one frame of a
+    player, drawn fast.
+
+    Args:
+        density: exact, on all times; grey on the left, and a black line beside the histogram.
+        shown: trajectories drawn; the histogram counts all.
+    """
+    k, low, high = len(states), grid[0].item(), grid[-1].item()
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False, "font.size": 8}):
+        fig = plt.figure(figsize=(4.6, 2.2))
+        ax = fig.add_axes((0.09, 0.19, 0.68, 0.68))
+        side = fig.add_axes((0.79, 0.19, 0.19, 0.68), sharey=ax)
+        box = {"extent": (0, 1, low, high), "origin": "lower", "aspect": "auto"}
+        ax.imshow(density.T.sqrt(), cmap="Greys", vmax=1.2, **box)
+        ax.plot(times[:k], states[:, :shown], color=COMPUTED, alpha=0.7, lw=0.6)
+        ax.set(title=title, xlabel="time $t$", ylabel="state $x$", xlim=(0, 1), ylim=(low, high))
+        bars = {"range": (low, high), "density": True, "orientation": "horizontal"}
+        side.hist(states[-1].numpy(), bins=40, color=COMPUTED, alpha=0.5, **bars)
+        side.plot(density[k - 1], grid, color=EXACT, lw=1)
+        side.set_axis_off()
+    return fig
