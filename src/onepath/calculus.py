@@ -76,6 +76,7 @@ def hutchinson(field: Field, t: Time, x: Points, z: Points) -> Values:
             f"a probe is a vector for each point, {tuple(x.shape)} {x.dtype}, "
             f"got {tuple(z.shape)} {z.dtype}; make it with gaussian_probes or rademacher_probes."
         )
+    x, z = x.contiguous(), z.contiguous()  # forward mode refuses memory that expand() shares
     return (z * jvp(lambda y: field(t, y), (x,), (z,))[1]).sum(1)
 
 

@@ -5,8 +5,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from .calculus import constant, rate
+from .calculus import constant, jacobian, rate
+from .dynamics import Dynamics
 from .exercises_start import Answer, Test, plane
+from .interpolants import linear, variance_preserving
+from .measures import gaussian
+from .oracles import MixturePath
+from .solvers import euler, integrate, times
 from .verify import continuity, fokker_planck
 
 
@@ -56,8 +61,59 @@ def two_networks(answer: Answer) -> Iterator[Test]:
         )
 
 
+def found_likelihood(answer: Answer) -> Iterator[Test]:
+    """ex:find-likelihood, chapter 7."""
+    for interpolant in (linear, variance_preserving()):
+        path = MixturePath(interpolant, plane()[0].target)
+        x = path.target.sample(24, torch.Generator().manual_seed(1))
+        zero_time = torch.zeros((), dtype=torch.float64)
+        base = lambda y, path=path: path.log_density(zero_time, y)
+        coarse, fine = (
+            (answer(path.velocity, base, x, n) - path.target.log_prob(x)).abs().max()
+            for n in (100, 200)
+        )
+        yield "the log-densities of the target come out, up to the step", bool(fine < 0.25)
+        yield "twice as many steps halve the error", bool(fine < 0.65 * coarse)
+
+
+def chain(answer: Answer) -> Iterator[Test]:
+    """ex:chain, chapter 7."""
+    path, _, x = plane()
+    base = path.base.log_prob
+    end, values = answer(path.velocity, base, x, 6)
+    run = lambda t, y: integrate(euler(Dynamics(path.velocity)), y, times(6))
+    zero_time = torch.zeros((), dtype=torch.float64)
+    yield "the ends are those of six Euler steps", bool(torch.allclose(end, run(zero_time, x)))
+    volume = torch.linalg.slogdet(jacobian(run, zero_time, x)).logabsdet
+    yield (
+        "the volume is that of the whole map, differentiated at once",
+        bool(torch.allclose(values, base(x) - volume)),
+    )
+    grid = torch.linspace(-8, 8, 2001, dtype=torch.float64)[:, None]
+    line = MixturePath(linear, gaussian(grid.new_tensor([0.5]), grid.new_tensor([[0.3]])))
+    end, values = answer(line.velocity, line.base.log_prob, grid, 4)
+    mass = torch.trapezoid(values.exp(), end[:, 0])
+    yield "the density integrates to one with four steps", bool((mass - 1).abs() < 1e-6)
+
+
+def quiet_probe(answer: Answer) -> Iterator[Test]:
+    """ex:quiet-probe, chapter 7."""
+    generator = torch.Generator().manual_seed(2)
+    basis = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0]
+    matrix = basis @ torch.diag(basis.new_tensor([3.0, -1.0, 0.5, 2.0])) @ basis.T
+    z = answer(basis, 4000, generator)
+    yield "one probe a row", z.shape == (4000, 4)
+    forms = ((z @ matrix) * z).sum(1)
+    yield "every probe gives the trace, 4.5", bool((forms - 4.5).abs().max() < 1e-9)
+    moments = z.T @ z / len(z) - torch.eye(4, dtype=z.dtype)
+    yield "the probes have the identity as second moment", bool(moments.abs().max() < 0.1)
+
+
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:reverse": way_back,
     "ex:swirl": own_swirl,
     "ex:two-networks": two_networks,
+    "ex:find-likelihood": found_likelihood,
+    "ex:chain": chain,
+    "ex:quiet-probe": quiet_probe,
 }

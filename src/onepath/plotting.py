@@ -191,6 +191,32 @@ def pictures(
     return fig
 
 
+def readings(
+    exact: tuple[Float[Tensor, "g"], Float[Tensor, "g"]],
+    computed: dict[str, tuple[Float[Tensor, "n"], Float[Tensor, "n"]]],
+    wrong: dict[str, tuple[Float[Tensor, "m"], Float[Tensor, "m"]]],
+    labels: tuple[str, str] = ("", ""),
+) -> Figure:
+    """One function of the line, exact, and what was read off at places of their own.
+
+    Args:
+        exact: (place, value), a black line.
+        computed: (places, values) by name, dots.
+        wrong: (places, values) by name, vermilion lines of deliberate mistakes.
+    """
+    low, high = exact[0][0].item(), exact[0][-1].item()
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.4, 3.2))
+        for k, (name, (x, y)) in enumerate(wrong.items()):
+            ax.plot(x, y, color=WRONG, ls=("--", ":", "-.")[k % 3], lw=1, label=name)
+        ax.plot(*exact, color=EXACT, label="exact")
+        for k, (name, (x, y)) in enumerate(computed.items()):
+            ax.plot(x, y, "o", color=(COMPUTED, *OTHERS)[k % 5], ms=3, label=name)
+        ax.set(xlim=(low, high), ylim=(0, None), xlabel=labels[0], ylabel=labels[1])
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
 def png(figure: Figure, colours: int = 64) -> bytes:
     """The picture of a figure as a small PNG with a palette, for `frames`; closes the figure."""
     raw, small = io.BytesIO(), io.BytesIO()
