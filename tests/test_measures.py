@@ -13,7 +13,10 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from laws import BASE, F64, TARGET, points, random_mixture, waves
 from onepath.calculus import gradient
 from onepath.measures import (
+    Empirical,
+    Measure,
     Mixture,
+    Pushforward,
     check_generator,
     gaussian,
     log_normals,
@@ -237,3 +240,165 @@ def test_a_generator_on_another_device_is_refused(generator):
     check_generator(generator, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"got one on cpu for meta; make it with torch.Generator"):
         check_generator(generator, torch.device("meta"))
+
+
+# --- the score of a mixture
+
+
+@given(mixtures, st.integers(1, 7))
+def test_the_score_is_the_gradient_of_the_log_density(law, n):
+    g = torch.Generator().manual_seed(n)
+    x = 2 * torch.randn(n, law.dim, generator=g, dtype=law.means.dtype)
+    exact = gradient(lambda t, y: theirs(law).log_prob(y), torch.zeros((), dtype=x.dtype), x)
+    tolerance = 1e-9 if x.dtype == F64 else 2e-3
+    assert torch.allclose(law.score(x), exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("n, d, k", [(3, 3, 3), (1, 1, 1), (1, 2, 3), (2, 1, 2)])
+def test_the_score_of_a_batch_is_a_loop(n, d, k, generator):
+    law, x = random_mixture(5, d, k), points(n, generator, d)
+    rows = torch.cat([law.score(x[i : i + 1]) for i in range(n)])
+    assert law.score(x).shape == (n, d) and (law.score(x) - rows).abs().max() < 1e-12
+
+
+def test_a_mixture_is_converted_as_a_whole():
+    short = TARGET.to(torch.zeros(1))
+    assert {a.dtype for a in (short.weights, short.means, short.covs)} == {torch.float32}
+    assert torch.equal(short.to(TARGET.means).means, TARGET.means.float().double())
+
+
+# --- what a map makes of a law
+
+
+def swirl(sign):
+    """A turn by an angle that grows with the radius; it preserves areas, and is no linear map."""
+
+    def turn(x):
+        angle = sign * (x * x).sum(1)
+        c, s = angle.cos(), angle.sin()
+        return torch.stack([c * x[:, 0] - s * x[:, 1], s * x[:, 0] + c * x[:, 1]], dim=1)
+
+    return turn
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 5))
+def test_an_affine_image_of_a_mixture_is_a_mixture(seed, d, n):
+    """eq:change-of-variables."""
+    law, g = random_mixture(seed, d, 2), torch.Generator().manual_seed(seed)
+    M = torch.eye(d, dtype=F64) + 0.3 * torch.randn(d, d, generator=g, dtype=F64) / d
+    shift = torch.randn(d, generator=g, dtype=F64)
+    pushed = Pushforward(
+        law, lambda x: x @ M.T + shift, lambda y: torch.linalg.solve(M, (y - shift).T).T
+    )
+    known = Mixture(law.weights, law.means @ M.T + shift, M @ law.covs @ M.T)
+    y = points(n, g, d)
+    assert (pushed.log_prob(y) - known.log_prob(y)).abs().max() < 1e-9
+    wrong = pushed.log_prob(y) + 2 * torch.linalg.slogdet(M).logabsdet
+    stretch = abs(torch.linalg.det(M).item())
+    if abs(stretch - 1) > 1e-3:
+        assert (wrong - known.log_prob(y)).abs().max() > 1e-4
+
+
+def test_the_log_normal_law_is_that_of_scipy(generator):
+    """eq:change-of-variables, in one dimension, and the mistakes that people make with it."""
+    normal = gaussian(torch.tensor([0.3], dtype=F64), torch.tensor([[0.49]], dtype=F64))
+    law = Pushforward(normal, torch.exp, torch.log)
+    y = 0.1 + 3 * torch.rand(64, 1, generator=generator, dtype=F64)
+    exact = torch.from_numpy(scipy.stats.lognorm(0.7, scale=math.exp(0.3)).logpdf(y[:, 0]))
+    expect(worst("eq:change-of-variables", law.log_prob(y) - exact))
+    bare = normal.log_prob(y.log())
+    refute(worst("eq:change-of-variables", bare - exact), "missing term: no Jacobian")
+    upside = bare + y.log()[:, 0]
+    refute(worst("eq:change-of-variables", upside - exact), "factor: the Jacobian multiplied")
+    x = law.sample(20_000, generator)[:, 0]
+    expect(mean("eq:change-of-variables", x, math.exp(0.3 + 0.245)))
+    refute(mean("eq:change-of-variables", x, math.exp(0.3)), "missing term: half the variance")
+
+
+def test_a_map_that_preserves_areas_only_moves_the_density(generator):
+    law = Pushforward(TARGET, swirl(0.7), swirl(-0.7))
+    y = points(50, generator)
+    assert (law.log_prob(y) - TARGET.log_prob(swirl(-0.7)(y))).abs().max() < 1e-9
+    assert isinstance(law, Measure)
+
+
+def test_pushforwards_can_be_pushed_again_and_differentiated(generator):
+    once = Pushforward(TARGET, swirl(0.7), swirl(-0.7))
+    twice = Pushforward(once, lambda x: 2 * x, lambda y: y / 2)
+    y = points(20, generator)
+    exact = TARGET.log_prob(swirl(-0.7)(y / 2)) - 2 * math.log(2)
+    assert (twice.log_prob(y) - exact).abs().max() < 1e-9
+    score = gradient(lambda t, y: twice.log_prob(y), torch.zeros((), dtype=F64), y)
+    reference = gradient(
+        lambda t, y: TARGET.log_prob(swirl(-0.7)(y / 2)), torch.zeros((), dtype=F64), y
+    )
+    assert (score - reference).abs().max() < 1e-9
+
+
+def test_an_inverse_that_is_none_is_refused(generator):
+    y = points(5, generator)
+    wrong = Pushforward(TARGET, lambda x: 2 * x, lambda y: y / 3)
+    with pytest.raises(ValueError, match="forward must undo inverse, got .* apart"):
+        wrong.log_prob(y)
+    nowhere = Pushforward(TARGET, lambda x: x, lambda y: y * math.nan)
+    with pytest.raises(ValueError, match="forward must undo inverse, got nan"):
+        nowhere.log_prob(y)
+    flat = Pushforward(TARGET, lambda x: x**3, lambda y: y.sign() * y.abs() ** (1 / 3))
+    with pytest.raises(ValueError, match="must be invertible, got determinant 0"):
+        flat.log_prob(torch.zeros(1, 2, dtype=F64))
+
+
+# --- the law of given points
+
+
+def test_points_are_drawn_with_their_weights(generator):
+    x = torch.tensor([[0.0, 1.0], [2.0, -1.0], [5.0, 0.0]], dtype=F64)
+    law = Empirical(x, torch.tensor([0.5, 0.5, 0.0], dtype=F64))
+    drawn = law.sample(4000, generator)
+    assert set(map(tuple, drawn.tolist())) == {(0.0, 1.0), (2.0, -1.0)}
+    expect(mean("eq:pushforward", drawn[:, 0], 1.0))
+    assert law.dim == 2 and torch.equal(law.mean, torch.tensor([1.0, 0.0], dtype=F64))
+    assert torch.equal(law.cov, torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=F64))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 9), st.integers(1, 4))
+def test_equal_weights_give_the_moments_of_the_sample(seed, k, d):
+    x = points(k, torch.Generator().manual_seed(seed), d)
+    law = Empirical(x)
+    assert torch.allclose(law.weights, torch.full((k,), 1 / k, dtype=F64))
+    assert torch.allclose(law.mean, x.mean(0))
+    assert torch.allclose(law.cov, torch.cov(x.T, correction=0).reshape(d, d))
+
+
+def test_points_have_no_density_until_they_are_smoothed(generator):
+    law = Empirical(points(3, generator), torch.tensor([0.2, 0.3, 0.5], dtype=F64))
+    x = points(10, generator)
+    with pytest.raises(ValueError, match=r"no density; `smoothed\(width\)` has one"):
+        law.log_prob(x)
+    smooth = law.smoothed(0.4)
+    parts = [
+        w * torch.from_numpy(scipy.stats.multivariate_normal(m, 0.16).pdf(x))
+        for w, m in zip(law.weights, law.points)
+    ]
+    assert (smooth.log_prob(x) - sum(parts).log()).abs().max() < 1e-9
+    assert torch.allclose(smooth.cov, law.cov + 0.16 * torch.eye(2, dtype=F64))
+    assert isinstance(law, Measure)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda x: Empirical(x[:0]), "at least one"),
+        (lambda x: Empirical(x * math.nan), "points are finite"),
+        (lambda x: Empirical(x, torch.tensor([0.5, 0.6], dtype=F64)), "sum to 1, got .* sum 1.1"),
+        (lambda x: Empirical(x, torch.tensor([1.5, -0.5], dtype=F64)), "nonnegative"),
+        (lambda x: Empirical(x, torch.tensor([math.nan, 1.0], dtype=F64)), "nonnegative"),
+        (lambda x: Empirical(x, torch.ones(1, dtype=F64)), "one weight per point|weights"),
+        (lambda x: Empirical(x, torch.tensor([0.5, 0.5])), "of its dtype"),
+        (lambda x: Empirical(x).smoothed(0.0), "a width is positive, got 0"),
+        (lambda x: Empirical(x).smoothed(math.nan), "a width is positive, got nan"),
+    ],
+)
+def test_points_that_make_no_law_are_refused(build, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        build(torch.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=F64))
