@@ -20,9 +20,12 @@ from onepath.metrics import (
     gaussian_wasserstein2,
     nearest,
     sliced_wasserstein2,
+    square_root,
     squared_mmd,
     wasserstein2,
+    wasserstein_line,
 )
+from onepath.verify import expect, refute, worst
 
 seeds = st.integers(0, 10_000)
 
@@ -100,6 +103,85 @@ def test_slicing_stays_below_the_exact_distance(generator):
     assert sliced_wasserstein2(x, y, 2000, generator) < wasserstein2(x, y) / 3**0.5 * 1.02
 
 
+# --- the line
+
+
+def by_program(x, y, p, a=None, b=None):
+    """The cost of the best plan, by linear programming, which does not sort."""
+    a = a if a is not None else torch.full((len(x),), 1 / len(x), dtype=F64)
+    b = b if b is not None else torch.full((len(y),), 1 / len(y), dtype=F64)
+    cost = (x[:, None] - y).abs() ** p
+    rows = torch.eye(len(x), dtype=F64).repeat_interleave(len(y), 1)
+    columns = torch.eye(len(y), dtype=F64).repeat(1, len(x))
+    found = scipy.optimize.linprog(
+        cost.flatten(), A_eq=torch.cat([rows, columns]), b_eq=torch.cat([a, b]), method="highs"
+    )
+    return found.fun ** (1 / p)
+
+
+@given(seeds, st.integers(1, 7), st.integers(1, 7), st.sampled_from([1.0, 1.5, 2.0, 3.0]))
+def test_sorting_is_optimal_on_the_line(seed, n, m, p):
+    """eq:w2-line."""
+    x, y = cloud(seed, n, 1)[:, 0], 2 * cloud(seed + 1, m, 1, shift=0.3)[:, 0]
+    assert wasserstein_line(x, y, p) == pytest.approx(by_program(x, y, p), rel=1e-6, abs=1e-9)
+
+
+@given(seeds, st.integers(1, 6), st.integers(1, 6))
+def test_weights_move_the_levels(seed, n, m):
+    g = torch.Generator().manual_seed(seed)
+    a, b = (torch.rand(k, generator=g, dtype=F64) + 0.05 for k in (n, m))
+    a, b = a / a.sum(), b / b.sum()
+    x, y = cloud(seed, n, 1)[:, 0], cloud(seed + 1, m, 1)[:, 0]
+    found = wasserstein_line(x, y, 2.0, a, b)
+    assert found == pytest.approx(by_program(x, y, 2.0, a, b), rel=1e-6, abs=1e-9)
+
+
+@given(seeds, st.integers(2, 60), st.integers(2, 60))
+def test_w1_on_the_line_is_that_of_scipy(seed, n, m):
+    x, y = cloud(seed, n, 1)[:, 0], cloud(seed + 1, m, 1)[:, 0]
+    theirs = scipy.stats.wasserstein_distance(x.numpy(), y.numpy())
+    assert wasserstein_line(x, y, p=1) == pytest.approx(theirs, rel=1e-9)
+    assert wasserstein_line(x, y.flip(0), 1) == pytest.approx(wasserstein_line(y, x, 1), rel=1e-9)
+
+
+def test_many_quantiles_give_the_distance_of_the_laws():
+    """Exp(1) and Exp(2): the quantile functions are -log(1-u) and half of it, so W_2² = 1/2."""
+    u = (torch.arange(200_000, dtype=F64) + 0.5) / 200_000
+    x = -(1 - u).log()
+    found = torch.tensor(wasserstein_line(x, 0.5 * x[::3], 2.0) ** 2, dtype=F64)
+    expect(worst("eq:w2-line", found - 0.5, 1e-3))
+    wrong = (x[: len(x[::3])] - 0.5 * x[::3]).square().mean()
+    refute(worst("eq:w2-line", wrong - 0.5, 1e-3), "wrong object: other quantiles")
+
+
+def test_points_of_weight_zero_and_single_points_count_as_they_should():
+    x, y = torch.tensor([0.0, 5.0], dtype=F64), torch.tensor([3.0], dtype=F64)
+    none = torch.tensor([1.0, 0.0], dtype=F64)
+    assert wasserstein_line(x, y, 2.0, none) == pytest.approx(3)
+    assert wasserstein_line(y, y) == 0
+    assert wasserstein_line(x, y, 1.0) == pytest.approx(2.5)
+    assert wasserstein_line(x.float(), y.float(), 1.0) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: wasserstein_line(x, x, 0.5), "1 <= p < inf, got p = 0.5"),
+        (lambda x: wasserstein_line(x, x, math.inf), "1 <= p < inf"),
+        (lambda x: wasserstein_line(x, x * math.nan), "finite"),
+        (lambda x: wasserstein_line(x, x[:0]), "one point or more"),
+        (
+            lambda x: wasserstein_line(x, x, a=torch.ones(2, dtype=F64) / 2),
+            "one weight per point|a",
+        ),
+        (lambda x: wasserstein_line(x, x, b=torch.ones(3, dtype=F64)), "sum to 1"),
+    ],
+)
+def test_what_is_no_distance_on_the_line_is_refused(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(torch.tensor([0.0, 1.0, 2.0], dtype=F64))
+
+
 # --- kernels
 
 
@@ -170,6 +252,50 @@ def test_gaussian_w2_accepts_points_and_commuting_covariances():
     assert gaussian_wasserstein2(zero, A, zero, A) == pytest.approx(0, abs=1e-6)
 
 
+@given(seeds, st.integers(1, 5))
+def test_the_symmetric_root_is_symmetric_and_a_root(seed, d):
+    C = random_mixture(seed, d, 1).cov
+    root = square_root(C)
+    assert torch.allclose(root, root.mT, atol=1e-12) and torch.allclose(root @ root, C, atol=1e-12)
+    assert torch.linalg.eigvalsh(root).min() > 0
+
+
+def test_gaussian_w2_catches_the_mistakes_that_people_make():
+    """eq:w2-gaussian, for matrices of size two, where traces of roots need no eigenvectors."""
+    A = torch.tensor([[2.0, 0.9], [0.9, 0.5]], dtype=F64)
+    B = torch.tensor([[0.4, -0.5], [-0.5, 1.0]], dtype=F64)
+    m = torch.tensor([0.5, -1.0], dtype=F64)
+    both = A @ B
+    cross = (both.trace() + 2 * torch.linalg.det(both).sqrt()).sqrt()
+    exact = m @ m + (A + B).trace() - 2 * cross
+    residual = lambda found: worst("eq:w2-gaussian", torch.as_tensor(found, dtype=F64) - exact)
+    expect(residual(gaussian_wasserstein2(m, A, 0 * m, B) ** 2))
+    roots = (square_root(A) @ square_root(B)).trace()
+    refute(residual(m @ m + (A + B).trace() - 2 * roots), "wrong object: root of A times that of B")
+    refute(residual(m @ m + (A + B).trace() - cross), "factor: the root once")
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9])
+def test_close_gaussians_keep_their_digits(gap):
+    """Standard deviations that differ by a gap are a gap apart; a trace would cancel to nothing."""
+    stds = torch.tensor([1.0, 2.0, 0.5], dtype=F64)
+    zero, A = torch.zeros(3, dtype=F64), torch.diag(stds**2)
+    B = torch.diag((stds + gap) ** 2)
+    assert gaussian_wasserstein2(zero, A, zero, B) == pytest.approx(gap * 3**0.5, rel=1e-5)
+    assert gaussian_wasserstein2(zero, A, zero, A) < 1e-12
+
+
+def test_singular_covariances_have_their_exact_distance():
+    """A law on a line against one on another: projections of one normal variable, or none."""
+    m = torch.zeros(2, dtype=F64)
+    on = lambda x, y: torch.tensor([[x * x, x * y], [x * y, y * y]], dtype=F64)
+    # N(0, aaᵀ) and N(0, bbᵀ): |a|² + |b|² − 2|a·b|
+    found = gaussian_wasserstein2(m, on(1.0, 0.0), m, on(1.0, 2.0))
+    assert found == pytest.approx((1 + 5 - 2) ** 0.5, rel=1e-7)
+    assert gaussian_wasserstein2(m, on(1.0, 0.0), m, on(0.0, 1.0)) == pytest.approx(2**0.5)
+    assert gaussian_wasserstein2(m, on(1.0, 2.0), m, 0 * on(1.0, 1.0)) == pytest.approx(5**0.5)
+
+
 # --- beside its floor
 
 
@@ -229,6 +355,16 @@ def test_covariances_that_are_none_are_refused(cov, message):
     for distance in (gaussian_kl, gaussian_wasserstein2):
         with pytest.raises(ValueError, match=message):
             distance(m, eye, m, C)
+
+
+@pytest.mark.parametrize("distance", [gaussian_kl, gaussian_wasserstein2])
+def test_gaussians_that_are_not_finite_or_of_one_space_are_refused(distance):
+    m, eye = torch.zeros(2), torch.eye(2)
+    for arguments in ((m * math.nan, eye, m, eye), (m, eye, m, math.inf * torch.ones(2, 2))):
+        with pytest.raises(ValueError, match="means and covariances must be finite"):
+            distance(*arguments)
+    with pytest.raises((ValueError, TypeError), match=r"means are \(d,\)|mean_b|cov_b"):
+        distance(m, eye, torch.zeros(3), torch.eye(3))
 
 
 def test_kl_refuses_a_singular_covariance():

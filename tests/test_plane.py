@@ -1,4 +1,4 @@
-"""The named laws of the plane: where they are, how wide, and that their densities integrate to 1."""
+"""The named laws of the plane: where they are, how wide, and that their densities sum to one."""
 
 import math
 
