@@ -200,7 +200,7 @@ def history(
 
 def stable_step(rates: Rates, times: Float[Tensor, "m"]) -> float:
     """The longest step at which, at these times, no cell loses more mass than it holds."""
-    return 1 / max(_outflow(rates(t)).max().item() for t in times)
+    return min(_longest(rates(t)) for t in times)
 
 
 def _rates(grid: Grid, drift: Field, diffusion: Scalar) -> Rates:
@@ -239,6 +239,10 @@ def _outflow(rates: list[tuple[Tensor, Tensor]]) -> Cells:
     return total
 
 
+def _longest(rates: list[tuple[Tensor, Tensor]]) -> float:
+    return (1 / _outflow(rates).max()).item()  # infinite where nothing moves
+
+
 def _change(rates: list[tuple[Tensor, Tensor]], density: Tensor) -> Cells:
     """The time derivative of the density: what comes in through the faces, less what goes out."""
     total = 0.0
@@ -273,7 +277,7 @@ def _states(
     for t, t_next in zip(times[:-1], times[1:]):
         h, later = (t_next - t).item(), rates(t_next)
         # rates are known only along the run, so this cannot be checked before it
-        limit = 1 / max(_outflow(r).max().item() for r in (now, later))
+        limit = min(_longest(now), _longest(later))
         if h > limit:
             raise ValueError(
                 f"a step may not exceed {limit:.3g} at t = {t:g}, or a cell would lose more mass "
