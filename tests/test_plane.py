@@ -53,6 +53,7 @@ def test_moons_are_half_circles_that_interlock():
     assert torch.allclose((lower + centre).norm(dim=1), torch.ones(64, dtype=F64))
     assert (upper[:, 1] > centre[1]).all() and (lower[:, 1] < -centre[1]).all()
     assert torch.allclose(lower, -upper)
+    assert (upper - centre)[:, 0].sum().abs() < 1e-9  # the points lie evenly on both sides
 
 
 @pytest.mark.parametrize("radius, other", [(1.0, 1.5), (2.0, 1.5)])
@@ -108,3 +109,20 @@ def test_the_checkerboard_has_mass_one_and_none_elsewhere():
 def test_a_board_that_is_none_is_refused(squares, size):
     with pytest.raises(ValueError, match="even number of squares and a positive side"):
         Checkerboard(squares, size)
+
+
+@pytest.mark.parametrize(
+    "name, parts, reach, width",
+    [
+        ("eight Gaussians", 8, 2.0, 0.2),
+        ("two moons", 128, 1.517, 0.1),
+        ("rings", 128, 2.0, 0.1),
+        ("two spirals", 192, 2.244, 0.1),
+    ],
+)
+def test_unless_told_otherwise_the_laws_have_these_sizes(name, parts, reach, width):
+    law = LAWS[name]
+    assert len(law.means) == parts
+    assert torch.allclose(law.weights, torch.full((parts,), 1 / parts, dtype=F64))
+    assert law.means.norm(dim=1).max().item() == pytest.approx(reach, abs=1e-3)
+    assert torch.allclose(law.covs, width**2 * torch.eye(2, dtype=F64).repeat(parts, 1, 1))
