@@ -20,8 +20,10 @@ from onepath.verify import (
     Record,
     below,
     continuity,
+    current_correction,
     expect,
     fokker_planck,
+    fokker_planck_general,
     glue,
     mean,
     order,
@@ -326,3 +328,113 @@ def test_a_residual_of_a_batch_is_a_loop(n, each, generator):
     level = lambda t: 1 + t
     rows = lambda t, x: fokker_planck(ornstein_uhlenbeck, wrong, level, t, x)
     assert same_rows(rows, t, x) < 1e-12
+
+
+# --- noise that depends on the state and the direction
+
+BEND, PULL = 0.6, 0.7
+
+
+def bent(t, x):
+    """Two independent Ornstein–Uhlenbeck processes Z, seen as X = (Z1, Z2 + c Z1²): unit
+    determinant."""
+    left = torch.exp(-2 * PULL * t)
+    v = 2 * left + (1 - left) / (2 * PULL)
+    v = v[:, None] if v.ndim else v
+    z = torch.stack([x[:, 0], x[:, 1] - BEND * x[:, 0] ** 2], 1)
+    return -(z**2 / (2 * v) + 0.5 * torch.log(v)).sum(1)
+
+
+def bent_drift(t, x):
+    """Itô's formula by hand, for the map z -> (z1, z2 + c z1²)."""
+    z = x[:, 1] - BEND * x[:, 0] ** 2
+    second = -PULL * z - 2 * BEND * PULL * x[:, 0] ** 2 + BEND
+    return torch.stack([-PULL * x[:, 0], second], 1)
+
+
+def bent_noise(t, x):
+    """The Jacobian of that map."""
+    unit, none = torch.ones_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    return torch.stack([unit, none, 2 * BEND * x[:, 0], unit], 1).reshape(-1, 2, 2)
+
+
+def squared(t, x):
+    return bent_noise(t, x) @ bent_noise(t, x).mT
+
+
+def test_a_bent_law_solves_the_general_fokker_planck_equation(t, generator):
+    x = points(64, generator, scale=1.0)
+    residual = lambda drift=bent_drift, a=squared, density=bent: worst(
+        "eq:fokker-planck-general", fokker_planck_general(density, drift, a, t, x)
+    )
+    expect(residual())
+    refute(residual(a=lambda t, x: 2 * squared(t, x)), "factor: a in place of half of it")
+    refute(residual(a=bent_noise), "wrong object: G in place of G Gᵀ")
+    turned = lambda t, x: bent_noise(t, x).mT @ bent_noise(t, x)
+    refute(residual(a=turned), "wrong object: Gᵀ G in place of G Gᵀ")
+    lost = lambda t, x: bent_drift(t, x) + torch.tensor([0.0, BEND], dtype=F64)
+    refute(residual(drift=lost), "missing term: half the divergence of a")
+    refute(residual(drift=lambda t, x: -bent_drift(t, x)), "sign: of the drift")
+    refute(residual(density=lambda t, x: bent(1 - t, x)), "clock: time runs backwards")
+
+
+def test_the_current_velocity_of_the_bent_law_solves_the_continuity_equation(t, generator):
+    x = points(64, generator, scale=1.0)
+    gap = lambda factor: worst(
+        "eq:current-velocity",
+        continuity(
+            bent,
+            lambda t, x: bent_drift(t, x) - factor * current_correction(bent, squared, t, x),
+            t,
+            x,
+        ),
+    )
+    expect(gap(1.0))
+    for factor, mistake in (
+        (2.0, "factor: a for ½a"),
+        (-1.0, "sign: added"),
+        (0.0, "missing term"),
+    ):
+        refute(gap(factor), f"{mistake}: of the correction")
+
+
+def test_the_correction_has_its_two_parts_and_their_halves(generator):
+    """a(x) = (1 + x1²) I under a standard normal: ½ (2 x1, 0) - ½ (1 + x1²) x, by hand."""
+    x = points(64, generator, scale=1.0)
+    normal = lambda t, x: -(x**2).sum(1) / 2 + 0 * t
+    a = lambda t, x: (1 + x[:, 0] ** 2)[:, None, None] * torch.eye(2, dtype=F64)
+    found = current_correction(normal, a, scalar(0.2), x)
+    by_hand = torch.stack([x[:, 0], 0 * x[:, 0]], 1) - 0.5 * (1 + x[:, :1] ** 2) * x
+    expect(worst("eq:current-velocity", found - by_hand))
+    only_score = -0.5 * (1 + x[:, :1] ** 2) * x
+    refute(worst("eq:current-velocity", found - only_score), "missing term: the divergence of a")
+
+
+def test_noise_equal_in_all_directions_is_the_equation_without_a_matrix(t, generator):
+    x = points(64, generator)
+    wrong = lambda t, x: torch.sin(x.cumsum(1))  # not a solution: the residuals are not zero
+    eye = torch.eye(2, dtype=F64)
+    a = lambda t, x: ((1 + t) ** 2 * torch.ones(len(x), dtype=F64))[:, None, None] * eye
+    general = fokker_planck_general(ornstein_uhlenbeck, wrong, a, t, x)
+    plain = fokker_planck(ornstein_uhlenbeck, wrong, lambda t: 1 + t, t, x)
+    assert plain.abs().max() > 0.1
+    expect(worst("eq:fokker-planck-general", general - plain))
+    refute(worst("eq:fokker-planck-general", general + plain), "sign: of the residual")
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("each", [False, True])
+def test_the_general_residual_of_a_batch_is_a_loop(n, each, generator):
+    x = points(n, generator)
+    t = inner_times(n, generator) if each else scalar(0.4)
+    wrong = lambda t, x: torch.sin(x.cumsum(1))
+    rows = lambda t, x: fokker_planck_general(bent, wrong, squared, t, x)
+    assert same_rows(rows, t, x) < 1e-12 * rows(t, x).abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 1), (2, 2), (1, 2, 2)])
+def test_a_matrix_per_point_is_asked_for(shape):
+    x = torch.zeros(3, 2, dtype=F64)
+    a = lambda t, x: torch.ones(shape, dtype=F64)
+    with pytest.raises(ValueError, match=r"a matrix per point, \(3, 2, 2\), got .*the identity"):
+        fokker_planck_general(bent, bent_drift, a, scalar(0.1), x)
