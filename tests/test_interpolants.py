@@ -13,15 +13,30 @@ from onepath.calculus import rate, zero
 from onepath.interpolants import (
     Interpolant,
     bridge,
+    cosine,
+    edm,
     half_log_snr,
     linear,
     noising_diffusion,
+    noising_drift,
+    sub_variance_preserving,
     trigonometric,
     variance_exploding,
     variance_preserving,
 )
 from onepath.shapes import per_point
 from onepath.verify import expect, mean, refute, worst
+
+NAMED = NOISING | {
+    "sub-VP": sub_variance_preserving(),
+    "sub-VP, rough": sub_variance_preserving(0.3, 7.0),
+    "cosine": cosine(),
+    "cosine, wide": cosine(0.4),
+    "EDM": edm(),
+    "EDM, to zero": edm(0.0, 3.0, 2.5),
+}
+INTERPOLANTS = INTERPOLANTS | NAMED
+NOISING = NAMED
 
 every = pytest.mark.parametrize("name", INTERPOLANTS)
 every_noising = pytest.mark.parametrize("name", NOISING)
@@ -152,6 +167,92 @@ def test_the_trigonometric_path_is_a_quarter_of_a_circle():
     refute(worst("eq:trigonometric", angle - torch.pi * t), "factor: half a circle")
 
 
+@pytest.mark.parametrize("low, high", [(0.1, 20.0), (0.4, 3.0)])
+def test_sub_vp_solves_the_moments_of_its_published_equation(low, high):
+    """dY = -b/2 Y dr + sqrt(b (1 - exp(-2 int b))) dB from data without noise, by scipy."""
+    beta = lambda r: low + r * (high - low)
+    total = lambda r: low * r + 0.5 * (high - low) * r * r
+    variance = lambda r, v: -beta(r) * v + beta(r) * (1 - math.exp(-2 * total(r)))
+    r = [0.1, 0.5, 1.0]
+    exact = scipy.integrate.solve_ivp(
+        variance, (0, 1), [0.0], t_eval=r, rtol=1e-11, atol=1e-14, method="DOP853"
+    )
+    t = 1 - torch.tensor(r, dtype=F64)
+    path, exact = sub_variance_preserving(low, high), torch.from_numpy(exact.y[0])
+    expect(worst("eq:sub-vp", path.variance(t) - exact))
+    expect(worst("eq:sub-vp", path.alpha(t) - torch.tensor([math.exp(-total(x) / 2) for x in r])))
+    more = variance_preserving(low, high)
+    refute(worst("eq:sub-vp", more.variance(t) - exact), "wrong object: the variance of VP")
+    assert (path.variance(t) <= more.variance(t)).all()
+
+
+def test_sub_vp_and_vp_share_their_defaults():
+    t = torch.linspace(0, 1, 9, dtype=F64)
+    expect(worst("eq:sub-vp", sub_variance_preserving().alpha(t) - variance_preserving().alpha(t)))
+    expect(
+        worst("eq:sub-vp", sub_variance_preserving().sigma(t) - variance_preserving().variance(t))
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.008, 0.3])
+def test_the_cosine_schedule_is_that_of_its_paper(offset):
+    r = torch.linspace(0, 1, 9, dtype=F64)
+    f = lambda r: torch.cos((r + offset) / (1 + offset) * math.pi / 2) ** 2
+    path, t = cosine(offset), 1 - r
+    check = lambda signal: worst("eq:cosine", path.alpha(t) ** 2 - signal)
+    expect(check(f(r) / f(0 * r)))
+    expect(worst("eq:cosine", path.alpha(t) ** 2 + path.variance(t) - 1))
+    expect(worst("eq:cosine", path.sigma(t) ** 2 - path.variance(t)))
+    refute(check(f(t) / f(0 * r)), "clock: noising time")
+    if offset:
+        refute(check(f(r)), "missing term: the value at the data")
+    else:
+        expect(worst("eq:cosine", path.alpha(t) - trigonometric.alpha(t)))
+    assert cosine().alpha(scalar(0.5)) == cosine(0.008).alpha(scalar(0.5))
+
+
+def test_the_variance_of_the_cosine_schedule_keeps_its_digits_at_the_data():
+    """1 - alpha^2 would be 0 at t = 1 - 1e-12; by mpmath-like expansion it is 2 w cot(w) h."""
+    h, omega = 1e-12, math.pi / 2 / 1.008
+    variance = cosine().variance(scalar(1 - h)).item()
+    assert variance == pytest.approx(2 * omega / math.tan(omega) * h, rel=1e-3)
+
+
+def test_edm_takes_the_steps_of_its_paper():
+    """The levels of 4 steps with the published constants, in plain Python."""
+    levels = [(80 ** (1 / 7) + i / 3 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(4)]
+    t = torch.tensor([0, 1, 2, 3], dtype=F64) / 3
+    check = lambda path: worst("eq:edm", path.sigma(t) / torch.tensor(levels, dtype=F64) - 1)
+    expect(check(edm()))
+    expect(check(edm(0.002, 80.0, 7.0)))
+    refute(check(edm(0.002, 80.0, 6.9)), "factor: another rho")
+    refute(check(variance_exploding(0.002, 80.0)), "wrong object: the geometric schedule")
+    assert levels[1] == pytest.approx(edm().sigma(t[1]).item()) and (edm().alpha(t) == 1).all()
+
+
+def test_edm_is_affine_for_rho_one_and_geometric_for_rho_without_end():
+    t = torch.linspace(0, 1, 7, dtype=F64)
+    expect(worst("eq:edm", edm(0.5, 9.0, 1.0).sigma(t) - (9 - 8.5 * t)))
+    gap = [
+        edm(0.5, 9.0, rho).sigma(t) - variance_exploding(0.5, 9.0).sigma(t) for rho in (1e3, 1e6)
+    ]
+    assert gap[1].abs().max() < 1e-4 and gap[0].abs().max() > 100 * gap[1].abs().max()
+    to_zero = edm(0.0, 9.0, 2.0)
+    assert to_zero.sigma(scalar(1.0)) == 0 and noising_diffusion(to_zero)(scalar(1.0)) == 0
+
+
+@pytest.mark.parametrize(
+    "path", [sub_variance_preserving(), cosine(), cosine(0.0), variance_preserving()]
+)
+def test_schedules_that_end_at_the_data_end_there_exactly(path, generator):
+    x0, x1 = points(4, generator), points(4, generator)
+    for dtype in (torch.float32, F64):
+        one = torch.ones((), dtype=dtype)
+        assert path.sigma(one) == 0 and path.alpha(one) == 1 and path.variance(one) == 0
+    assert torch.equal(path(scalar(1.0), x0, x1), x1)
+    assert cosine().alpha(scalar(0.0)) == 0 and cosine().sigma(scalar(0.0)) == 1
+
+
 # --- an interpolant read as a noising process
 
 
@@ -200,6 +301,55 @@ def test_diffusions_known_by_hand():
     refute(worst("eq:noising-diffusion", wrong - known["linear"]), "factor: g in place of g²")
 
 
+def test_drifts_and_diffusions_of_the_named_schedules_known_by_hand():
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=F64)
+    beta, omega = 0.1 + (1 - t) * 19.9, math.pi / 2 / 1.008
+    B = 0.1 * (1 - t) + 0.5 * 19.9 * (1 - t) ** 2
+    first, last = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    level = (1 - t) * first + t * last
+    known = {
+        "linear": (-1 / t, 2 * (1 - t) / t),
+        "trigonometric": (
+            -math.pi / 2 / torch.tan(math.pi * t / 2),
+            math.pi / torch.tan(math.pi * t / 2),
+        ),
+        "VP": (-beta / 2, beta),
+        "sub-VP": (-beta / 2, beta * (1 - (-2 * B).exp())),
+        "VE": (0 * t, 2 * math.log(200) * (10 * 0.005**t) ** 2),
+        "cosine": (-omega / torch.tan(omega * t), 2 * omega / torch.tan(omega * t)),
+        "EDM": (0 * t, 14 * level**13 * (first - last)),
+    }
+    for name, (f, g2) in known.items():
+        drift, square = noising_drift(NOISING[name]), noising_diffusion(NOISING[name])(t) ** 2
+        expect(worst("eq:noising", drift(t) - f))
+        expect(worst("eq:noising-diffusion", square / g2 - 1))
+        assert drift(scalar(0.5)).shape == ()
+        if f.any():
+            refute(worst("eq:noising", drift(t) + f), "sign: the pull in generation time")
+
+
+@every_noising
+def test_the_drift_shrinks_the_mean_as_alpha_does(name):
+    path = NOISING[name]
+    total, _ = scipy.integrate.quad(lambda u: value(noising_drift(path), u), 0.2, 0.9)
+    exact = math.log(value(path.alpha, 0.2) / value(path.alpha, 0.9))
+    assert total == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_published_schedule_map_is_not_the_diffusion():
+    """At noising time 0.53 of VP it says 44.2; g is 3.263 and its square 10.647."""
+    path, t = variance_preserving(), scalar(0.47)
+    ratio = lambda t: path.variance(t) / path.alpha(t) ** 2
+    said = (-path.alpha(t) * rate(ratio, t)).item()
+    assert said == pytest.approx(44.2, abs=0.05)
+    g = noising_diffusion(path)(t).item()
+    assert g == pytest.approx(3.263, abs=5e-4)
+    gap = torch.tensor([said - g, said - g**2], dtype=F64)
+    refute(worst("eq:noising-diffusion", gap[:1]), "factor: both squares lost")
+    refute(worst("eq:noising-diffusion", gap[1:]), "factor: the square of alpha lost")
+    expect(worst("eq:noising-diffusion", torch.tensor(g**2 - 10.647, dtype=F64)))
+
+
 def test_half_log_snr_is_the_logit_on_the_linear_path():
     t = torch.tensor([0.2, 0.5, 0.9], dtype=F64)
     expect(worst("eq:half-log-snr", half_log_snr(linear, t) - torch.logit(t)))
@@ -214,7 +364,44 @@ def test_diffusion_at_the_ends_is_its_limit():
     assert half_log_snr(linear, one) == math.inf and half_log_snr(linear, nil) == -math.inf
 
 
+def test_rates_at_the_ends_are_their_limits():
+    one, nil = scalar(1.0), scalar(0.0)
+    slow = Interpolant(sigma=lambda t: 1 - t**2, alpha=lambda t: t**2)  # its rate is 0/0 at 0
+    for path in (linear, trigonometric, cosine(), slow):
+        assert noising_drift(path)(nil) == -math.inf and noising_diffusion(path)(nil) == math.inf
+    assert noising_diffusion(sub_variance_preserving())(one) == 0
+    omega = math.pi / 2 / 1.008
+    last = noising_diffusion(cosine())(one).item() ** 2
+    assert last == pytest.approx(2 * omega / math.tan(omega), rel=1e-12)
+    assert noising_drift(linear)(one) == -1 and noising_drift(edm())(nil) == 0
+    both = noising_diffusion(cosine())(torch.tensor([0.0, 1.0], dtype=F64))
+    assert both.isfinite().tolist() == [False, True] and not both.isnan().any()
+
+
 # --- bad input
+
+
+@pytest.mark.parametrize(
+    "path", [variance_preserving(), sub_variance_preserving(), cosine(), edm()]
+)
+@pytest.mark.parametrize("t", [-0.01, 1.001, math.nan])
+def test_schedules_with_roots_have_no_times_outside_the_unit_interval(path, t):
+    for curve in (path.sigma, path.variance):
+        with pytest.raises(ValueError, match=r"times in \[0, 1\] only, .*got"):
+            curve(torch.tensor([0.5, t], dtype=F64))
+    for rounding in (1 + 2e-15, -2e-15):
+        assert path.variance(scalar(rounding)).isfinite()
+    single = torch.tensor([1 + 1e-6, -1e-6])
+    assert path.sigma(single).isfinite().all()
+
+
+@pytest.mark.parametrize("t", [-0.1, -1e-9])
+def test_the_snr_of_a_time_before_the_start_is_refused(t):
+    with pytest.raises(ValueError, match=r"nonnegative, got -.* are all times in \[0, 1\]"):
+        half_log_snr(linear, scalar(t))
+    past = Interpolant(sigma=lambda t: (1 - t).sqrt(), alpha=lambda t: t, sigma2=lambda t: 1 - t)
+    with pytest.raises(ValueError, match="nonnegative, got 1.1 and -0.1"):
+        half_log_snr(past, scalar(1.1))
 
 
 def test_ends_that_do_not_pair_are_refused(generator):
@@ -240,6 +427,15 @@ def test_ends_that_do_not_pair_are_refused(generator):
         (lambda: variance_preserving(3.0, 2.0), "0 <= low <= high and high > 0, got 3.0 and 2.0"),
         (lambda: variance_preserving(0.0, 0.0), "0 <= low <= high"),
         (lambda: variance_exploding(0.0, 2.0), "0 < low < high"),
+        (lambda: sub_variance_preserving(3.0, 2.0), "0 <= low <= high and high > 0, got 3.0"),
+        (lambda: sub_variance_preserving(0.1, math.inf), "0 <= low <= high"),
+        (lambda: cosine(-0.01), "offset of a cosine schedule is >= 0 and finite, got -0.01"),
+        (lambda: cosine(math.inf), ">= 0 and finite"),
+        (lambda: edm(-0.1, 2.0), "0 <= low < high and rho >= 1, all finite, got -0.1, 2.0 and 7.0"),
+        (lambda: edm(2.0, 2.0), "0 <= low < high"),
+        (lambda: edm(0.1, math.inf), "all finite"),
+        (lambda: edm(0.1, 2.0, 0.9), "rho >= 1"),
+        (lambda: edm(0.1, 2.0, math.inf), "rho >= 1"),
         (lambda: variance_exploding(2.0, 2.0), "0 < low < high, got 2.0 and 2.0"),
     ],
 )
@@ -249,7 +445,11 @@ def test_a_schedule_that_is_none_is_refused(build, message):
 
 
 def test_latent_noise_is_no_noising_schedule():
-    for use in (lambda: half_log_snr(bridge(), scalar(0.5)), lambda: noising_diffusion(bridge())):
+    for use in (
+        lambda: half_log_snr(bridge(), scalar(0.5)),
+        lambda: noising_diffusion(bridge()),
+        lambda: noising_drift(bridge()),
+    ):
         with pytest.raises(ValueError, match="only without latent noise"):
             use()
     assert linear.gamma2 is zero
