@@ -22,7 +22,7 @@ from laws import (
 )
 from onepath.calculus import gradient
 from onepath.fields import coefficients, convert, data, noise, score, v_prediction, velocity
-from onepath.interpolants import bridge, linear, trigonometric, variance_preserving
+from onepath.interpolants import bridge, cosine, linear, trigonometric, variance_preserving
 from onepath.measures import standard_normal
 from onepath.oracles import MixturePath
 from onepath.verify import expect, mean, refute, worst
@@ -150,6 +150,52 @@ def test_conversions_that_exist_at_an_end_are_exact_there(name, generator):
         ours = convert(path.velocity, path, velocity, row)(scalar(0.0), x)
         exact = oracle(path, row)(scalar(0.0), x)
         assert (ours - exact).abs().max() < 1e-9 * (1 + exact.abs().max())
+
+
+@pytest.mark.parametrize("path", [linear, trigonometric, variance_preserving(), cosine()])
+@pytest.mark.parametrize("wanted", [data, noise, velocity, v_prediction, score])
+def test_a_score_gives_everything_at_the_data_end(path, wanted, generator):
+    """At t = 1 the oracle's own limits: no division by sigma is needed."""
+    law, x, one = MixturePath(path, TARGET), points(8, generator), scalar(1.0)
+    known = {
+        data: x,
+        noise: 0 * x,
+        velocity: law.velocity(one, x),
+        v_prediction: 0 * x,
+        score: law.score(one, x),
+    }[wanted]
+    ours = convert(law.score, law, score, wanted)(one, x)
+    expect(worst("eq:conversion", (ours - known) / (1 + known.abs().max())))
+    near = convert(law.score, law, score, wanted)(scalar(1 - 1e-8), x)
+    assert (near - ours).abs().max() < 1e-3 * (1 + ours.abs().max())
+    p, q = coefficients(path, score, wanted, torch.tensor([0.3, 1.0], dtype=F64))
+    assert p.isfinite().all() and q.isfinite().all()
+
+
+@pytest.mark.parametrize("path", [variance_preserving(), cosine()])
+@pytest.mark.parametrize("wanted", [data, noise, v_prediction])
+def test_a_velocity_with_infinite_slope_gives_the_others_at_the_data_end(path, wanted, generator):
+    law, x, one = MixturePath(path, TARGET), points(8, generator), scalar(1.0)
+    ours = convert(law.velocity, law, velocity, wanted)(one, x)
+    known = x if wanted is data else 0 * x
+    expect(worst("eq:conversion", ours - known))
+    refute(worst("eq:conversion", ours - known - 0.01 * x), "factor: one per cent of the state")
+
+
+def test_a_field_gives_itself_everywhere(generator):
+    x = points(4, generator)
+    for row in ROWS:
+        for t in (0.0, 0.4, 1.0):
+            assert torch.equal(convert(lambda t, x: 3 * x, linear, row, row)(scalar(t), x), 3 * x)
+
+
+def test_rows_of_others_are_taken_as_they_are(generator):
+    """A row that is infinite and neither the score nor the velocity has no limit to guess."""
+    own = lambda path, t: (t * 0, 1 / path.sigma(t))
+    with pytest.raises(ValueError, match="no data from"):
+        convert(lambda t, x: x, linear, own, data)(scalar(1.0), points(3, generator))
+    p, q = coefficients(linear, own, data, scalar(0.4))
+    assert p.item() == pytest.approx(2.5) and q.item() == pytest.approx(-0.36 / 0.4)
 
 
 # --- refusals

@@ -180,7 +180,12 @@ def test_sub_vp_solves_the_moments_of_its_published_equation(low, high):
     t = 1 - torch.tensor(r, dtype=F64)
     path, exact = sub_variance_preserving(low, high), torch.from_numpy(exact.y[0])
     expect(worst("eq:sub-vp", path.variance(t) - exact))
-    expect(worst("eq:sub-vp", path.alpha(t) - torch.tensor([math.exp(-total(x) / 2) for x in r])))
+    expect(
+        worst(
+            "eq:sub-vp",
+            path.alpha(t) - torch.tensor([math.exp(-total(x) / 2) for x in r], dtype=F64),
+        )
+    )
     more = variance_preserving(low, high)
     refute(worst("eq:sub-vp", more.variance(t) - exact), "wrong object: the variance of VP")
     assert (path.variance(t) <= more.variance(t)).all()
@@ -212,7 +217,7 @@ def test_the_cosine_schedule_is_that_of_its_paper(offset):
 
 
 def test_the_variance_of_the_cosine_schedule_keeps_its_digits_at_the_data():
-    """1 - alpha^2 would be 0 at t = 1 - 1e-12; by mpmath-like expansion it is 2 w cot(w) h."""
+    """1 - alpha^2 would be 0 at t = 1 - 1e-12; expanded in h it is 2 w cot(w) h."""
     h, omega = 1e-12, math.pi / 2 / 1.008
     variance = cosine().variance(scalar(1 - h)).item()
     assert variance == pytest.approx(2 * omega / math.tan(omega) * h, rel=1e-3)

@@ -22,7 +22,16 @@ from laws import (
     waves,
 )
 from onepath.calculus import gradient, jacobian, rate
-from onepath.interpolants import Interpolant, bridge, linear, variance_exploding
+from onepath.interpolants import (
+    Interpolant,
+    bridge,
+    cosine,
+    edm,
+    linear,
+    sub_variance_preserving,
+    variance_exploding,
+    variance_preserving,
+)
 from onepath.measures import Mixture, gaussian, standard_normal
 from onepath.oracles import MixturePath
 from onepath.verify import continuity, expect, mean, refute, worst
@@ -216,9 +225,9 @@ def test_denoiser_is_the_mean_of_the_target_given_the_state(path, generator):
     scale = x.std(0)
     tests = [torch.ones_like(x), x / scale, (x / scale).flip(1), (2 * x / scale).sin()]
     for f in tests:
-        expect(mean("eq:denoiser", ((x1 - path.denoiser(t, x)) * f).sum(1), 0.0))
+        expect(mean("eq:oracle-denoiser", ((x1 - path.denoiser(t, x)) * f).sum(1), 0.0))
     wrong = x1 - 0.8 * path.denoiser(t, x)
-    refute(mean("eq:denoiser", (wrong * x1).sum(1), 0.0), "factor: 0.8")
+    refute(mean("eq:oracle-denoiser", (wrong * x1).sum(1), 0.0), "factor: 0.8")
 
 
 @every
@@ -229,9 +238,9 @@ def test_denoiser_covariance_is_that_of_the_target_given_the_state(path, generat
     for i, j in [(0, 0), (0, 1), (1, 1)]:
         gap = centred[:, i] * centred[:, j] - cov[:, i, j]
         for f in (torch.ones_like(gap), x[:, 0] / x[:, 0].std(), (x[:, 1] / x[:, 1].std()).cos()):
-            expect(mean("eq:denoiser-cov", gap * f, 0.0))
+            expect(mean("eq:oracle-cov", gap * f, 0.0))
     wrong = centred[:, 0] ** 2 - 0.5 * cov[:, 0, 0]
-    refute(mean("eq:denoiser-cov", wrong, 0.0), "factor: half")
+    refute(mean("eq:oracle-cov", wrong, 0.0), "factor: half")
 
 
 @pytest.mark.parametrize("name", NOISING)
@@ -248,8 +257,8 @@ def test_denoiser_obeys_tweedie_and_its_covariance_is_a_jacobian(name, t, genera
         "factor: sigma in place of its square",
     )
     second = (var / alpha)[..., None, None] * jacobian(path.denoiser, t, x)
-    expect(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - second, 1e-8))
-    refute(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - 2 * second, 1e-8), "factor: 2")
+    expect(worst("eq:oracle-cov", path.denoiser_cov(t, x) - second, 1e-8))
+    refute(worst("eq:oracle-cov", path.denoiser_cov(t, x) - 2 * second, 1e-8), "factor: 2")
 
 
 @pytest.mark.parametrize(
@@ -263,12 +272,12 @@ def test_posterior_moments_are_integrals_of_bayes_rule(base, x):
     y = torch.cartesian_prod(line, line)
     w = (TARGET.log_prob(y) + base.log_prob((x - 0.4 * y) / 0.6)).softmax(0)
     m = w @ y
-    expect(worst("eq:denoiser", path.denoiser(t, x) - m))
-    refute(worst("eq:denoiser", path.denoiser(1 - t, x) - m), "clock: the denoiser of 1 - t")
+    expect(worst("eq:oracle-denoiser", path.denoiser(t, x) - m))
+    refute(worst("eq:oracle-denoiser", path.denoiser(1 - t, x) - m), "clock: the denoiser of 1 - t")
     C = (w[:, None] * (y - m)).T @ (y - m)
-    expect(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - C))
+    expect(worst("eq:oracle-cov", path.denoiser_cov(t, x) - C))
     second = C + torch.outer(m, m)
-    refute(worst("eq:denoiser-cov", path.denoiser_cov(t, x) - second), "missing term: the mean")
+    refute(worst("eq:oracle-cov", path.denoiser_cov(t, x) - second), "missing term: the mean")
 
 
 @every
@@ -310,6 +319,70 @@ def test_at_the_end_nothing_is_left_to_guess(generator):
     assert path.denoiser_cov(one, x).abs().max() < 1e-9
     assert (path.denoiser(nil, x) - TARGET.mean).abs().max() < 1e-9
     assert (path.denoiser_cov(nil, x) - TARGET.cov).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", NOISING)
+@pytest.mark.parametrize("h", [1e-3, 1e-6, 1e-9])
+def test_the_posterior_covariance_keeps_its_digits_near_the_data(name, h):
+    """One component: 1 / (1/C + alpha²/sigma²), the precision form, which does not cancel."""
+    path, t = MixturePath(NOISING[name], gaussian(*SLANTED)), scalar(1 - h)
+    i = path.interpolant
+    signal = i.alpha(t) ** 2 / i.variance(t)
+    exact = torch.linalg.inv(torch.linalg.inv(SLANTED[1]) + signal * torch.eye(2, dtype=F64))
+    ours = path.denoiser_cov(t, torch.tensor([[0.3, -0.2]], dtype=F64))[0]
+    check = lambda C: worst("eq:oracle-cov", (C - exact) / exact.diag().min(), 1e-6)
+    expect(check(ours))
+    assert torch.equal(ours, ours.T)
+    refute(check(exact * 1.01), "factor: one per cent")
+
+
+SLANTED = (torch.tensor([0.5, -1.0], dtype=F64), torch.tensor([[0.9, 0.4], [0.4, 0.5]], dtype=F64))
+
+
+def test_both_terms_of_the_posterior_covariance_are_needed(generator):
+    """A base and a latent that are not standard, against importance weights over exact draws."""
+    path, t = PATHS["bridge, mixture base"], scalar(0.55)
+    x = torch.tensor([[0.2, 0.1]], dtype=F64)
+    x0, x1 = path.ends(200_000, generator)
+    rest = (x - path.interpolant.sigma(t) * x0 - path.interpolant.alpha(t) * x1).square().sum(1)
+    w = (-0.5 * rest / path.interpolant.gamma2(t)).exp()
+    m, C = path.denoiser(t, x)[0], path.denoiser_cov(t, x)[0]
+    centred = x1 - m
+    for k in (0, 1):
+        expect(mean("eq:oracle-denoiser", w * centred[:, k], 0.0))
+    wrong = path.means(t)[0].new_tensor([0.5, 0.5])
+    refute(mean("eq:oracle-denoiser", w * (centred[:, 0] - wrong[0]), 0.0), "wrong object: moved")
+    for i, j in ((0, 0), (0, 1), (1, 1)):
+        expect(mean("eq:oracle-cov", w * (centred[:, i] * centred[:, j] - C[i, j]), 0.0))
+    refute(
+        mean("eq:oracle-cov", w * (centred[:, 0] ** 2 - 0.8 * C[0, 0]), 0.0),
+        "missing term: a part of the covariance",
+    )
+
+
+@pytest.mark.parametrize("schedule", [variance_preserving(), cosine()])
+def test_a_velocity_that_is_infinite_is_refused(schedule, generator):
+    """Square-root schedules carry the means of a base with infinite speed at the data."""
+    moved = MixturePath(schedule, TARGET, BASE)
+    with pytest.raises(ValueError, match="no velocity at the end of a square-root schedule"):
+        moved.velocity(scalar(1.0), points(3, generator))
+    x = points(16, generator)
+    assert moved.velocity(scalar(1 - 1e-9), x).isfinite().all()
+    centred = MixturePath(schedule, TARGET)
+    near = centred.velocity(scalar(1 - 1e-8), x)
+    assert (centred.velocity(scalar(1.0), x) - near).abs().max() < 1e-4 * (1 + near.abs().max())
+
+
+@pytest.mark.parametrize("schedule", [sub_variance_preserving(), cosine(), edm(0.01, 8.0)])
+def test_fields_on_the_other_schedules_obey_their_equations(schedule, t, generator):
+    path, x = MixturePath(schedule, TARGET), points(64, generator)
+    scale = 1 + path.velocity(t, x).abs().max()
+    residual = continuity(path.log_density, path.velocity, t, x) / scale
+    expect(worst("eq:mixture-velocity", residual))
+    expect(worst("eq:score", path.score(t, x) - gradient(path.log_density, t, x), 1e-8))
+    for name in FIELDS:
+        for end in (0.0, 1.0):
+            assert getattr(path, name)(scalar(end), x).isfinite().all()
 
 
 # --- batches, precision, memory
