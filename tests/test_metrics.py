@@ -217,6 +217,12 @@ def test_mmd_of_gaussians_has_its_closed_form(generator):
     assert (found.mean() - exact).abs() < 4 * found.std() / len(found) ** 0.5
 
 
+def test_the_gaussian_kernel_is_one_at_zero_and_falls_with_its_width():
+    x = torch.tensor([[0.0], [2.0]], dtype=F64)
+    assert gaussian_kernel(2.0)(x, x)[0].tolist() == pytest.approx([1, math.exp(-0.5)])
+    assert gaussian_kernel(1.0)(x, x)[0, 1].item() == pytest.approx(math.exp(-2))
+
+
 def test_nearest_points_are_the_nearest():
     x = torch.tensor([[0.0, 0.0], [5.0, 5.0]])
     among = torch.tensor([[4.0, 5.0], [3.0, 4.0], [0.0, 2.0]])
