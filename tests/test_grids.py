@@ -331,7 +331,7 @@ def test_noise_that_depends_on_the_state_gives_the_lognormal_law():
         for drift, found in ((still, errors), (lambda t, x: x / 4, ficks)):
             rates = jump_rates_general(grid, drift, a)
             steps = clock(int(0.33 / stable_step(rates, clock(1, 0.3))) + 1, 0.3)
-            end = evolve(grid, p, rates, steps, edge=1e-4)
+            end = evolve(grid, p, rates, steps, edge=1e-3)
             found.append((end - exact).abs().max().item())
     expect(order("eq:fokker-planck-general", [1.0, 0.5, 0.25], errors, 2))
     refute(order("eq:fokker-planck-general", [1.0, 0.5, 0.25], ficks, 2), "missing term: Fick")

@@ -75,9 +75,8 @@ def entropy_change(answer: Answer) -> Iterator[Test]:
         variance = lambda t, k=theta, e=eta, s=s: (
             s**2 * torch.exp(-2 * k * t) + e**2 * (1 - torch.exp(-2 * k * t)) / (2 * k)
         )
-        zero = torch.zeros(1, 1, dtype=torch.float64)
-        entropy = lambda _, t, d=d, variance=variance: 0.5 * d * variance(t[:, 0]).log()
-        expected = gradient(entropy, zero, zero).item()
+        entropy = lambda t, d=d, variance=variance: 0.5 * d * variance(t).log()
+        expected = rate(entropy, torch.zeros((), dtype=torch.float64)).item()
         asked = f"the rate for theta = {theta}, eta = {eta}, s = {s}, d = {d}"
         yield asked, isclose(float(answer(theta, eta, s, d)), expected, rel_tol=1e-9)
 
