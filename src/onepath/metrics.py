@@ -97,7 +97,7 @@ def wasserstein_line(
     (x, at), (y, bt) = (_steps(*pair) for pair in ((x, a), (y, b)))
     levels = torch.cat([at, bt]).sort().values
     middle = levels - 0.5 * levels.diff(prepend=levels.new_zeros(1))
-    i, j = (torch.searchsorted(t, middle).clamp(max=len(t) - 1) for t in (at, bt))
+    i, j = (torch.searchsorted(t, middle) for t in (at, bt))
     gaps = (x[i] - y[j]).abs() ** p
     return (gaps * levels.diff(prepend=levels.new_zeros(1))).sum().item() ** (1 / p)
 
@@ -225,7 +225,7 @@ def _steps(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
     """A weighted sample in order, and the level at which its quantile function leaves each
     point."""
     if w is None:
-        w = torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
+        w = torch.ones_like(x)
     elif w.shape != x.shape:
         raise ValueError(f"there is one weight per point, got {tuple(w.shape)} for {len(x)}.")
     else:
