@@ -67,7 +67,7 @@ def coefficients(path: Interpolant, given: Row, wanted: Row, t: Time) -> tuple[T
     Where $\sigma = 0$ the rows of the score and, on square-root schedules such as VP, of the
     velocity are infinite. A *given* field with such a row has finite coefficients all the same,
     because $\sigma s = -\hat\varepsilon$ and $\sigma\dot\sigma = \tfrac12\,d\sigma^2/dt$
-    are finite.
+    are finite: the field's own term vanishes there, except in a velocity from a score.
 
     Raises ValueError where the coefficients are infinite: where the state and the given field carry
     the same information ($\Delta = 0$), and where the *wanted* field divides by $\sigma = 0$. The
@@ -128,16 +128,10 @@ def convert(field: Field, path: Interpolant | MixturePath, given: Row, wanted: R
 
 
 def _finite(path: Interpolant, row: Row, t: Time) -> tuple[Time, Time, Time]:
-    r"""A row times a unit that makes it finite, and that unit: $\sigma$ where the row of the score
-    or of the velocity is infinite, else 1."""
+    r"""A row times a unit that makes it finite, and that unit: $\sigma = 0$ where the row of the
+    score or of the velocity is infinite, which is then a multiple of (0, -1), else 1."""
     a, b = row(path, t)
-    limits = {score: lambda: -torch.ones_like(b), velocity: lambda: 0.5 * rate(path.variance, t)}
     finite = b.isfinite()
-    if row not in limits or finite.all():
+    if row not in (score, velocity) or finite.all():
         return a, b, torch.ones_like(b)
-    sigma = path.sigma(t)
-    return (
-        torch.where(finite, a, sigma * a),
-        torch.where(finite, b, limits[row]()),
-        torch.where(finite, 1.0, sigma),
-    )
+    return torch.where(finite, a, 0.0), torch.where(finite, b, -1.0), finite.to(b)
