@@ -9,9 +9,12 @@ from laws import F64, inner_times, points, same_rows, scalar
 from onepath.calculus import (
     constant,
     divergence,
+    gaussian_probes,
     gradient,
+    hutchinson,
     jacobian,
     laplacian,
+    rademacher_probes,
     rate,
     time_derivative,
     zero,
@@ -147,3 +150,79 @@ def test_points_may_lie_in_memory_as_they_like(generator):
     assert not x.is_contiguous()
     for derivative in (gradient, laplacian, time_derivative):
         assert torch.equal(derivative(bump, t, x), derivative(bump, t, x.contiguous()))
+
+
+# --- traces from random probes
+
+
+def forms(z, t=None):
+    """One point, many probes."""
+    x = torch.tensor([[0.4, -0.3, 0.8]], dtype=F64).expand(len(z), 3)
+    return hutchinson(turning, scalar(0.3) if t is None else t, x, z)
+
+
+def test_the_mean_over_all_signs_is_the_trace_and_the_variance_its_formula():
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * 3)
+    J = jacobian(turning, scalar(0.3), torch.tensor([[0.4, -0.3, 0.8]], dtype=F64))[0]
+    found, trace, S = forms(signs), J.trace(), (J + J.T) / 2
+    expect(worst("eq:hutchinson", found.mean() - trace))
+    refute(worst("eq:hutchinson", found.mean() - J.sum()), "wrong object: the sum of all entries")
+    variance = 2 * (S.square().sum() - S.diagonal().square().sum())
+    expect(worst("eq:hutchinson-variance", found.var(correction=0) - variance))
+    unsymmetric = 2 * (J.square().sum() - J.diagonal().square().sum())
+    refute(
+        worst("eq:hutchinson-variance", found.var(correction=0) - unsymmetric),
+        "wrong object: J in place of its symmetric part",
+    )
+
+
+def test_probes_are_independent_with_unit_variance_and_their_own_fourth_moment(generator):
+    x = torch.zeros(20_000, 3, dtype=F64)
+    for probes, fourth in ((gaussian_probes, 3.0), (rademacher_probes, 1.0)):
+        z = probes(x, generator)
+        expect(mean("eq:hutchinson", z[:, 0], 0.0))
+        expect(mean("eq:hutchinson", z[:, 0] * z[:, 1], 0.0))
+        expect(mean("eq:hutchinson", z[::2, 2] * z[1::2, 2], 0.0))
+        assert abs(z.square().mean() - 1) < 0.02 and abs(z.pow(4).mean() - fourth) < 0.1
+    assert set(z.flatten().tolist()) == {-1.0, 1.0}
+    refute(mean("eq:hutchinson", z[:, 0] + 0.1, 0.0), "wrong object: probes with a mean")
+
+
+def test_gaussian_probes_have_the_variance_of_their_formula(generator):
+    found = forms(gaussian_probes(torch.zeros(20_000, 3, dtype=F64), generator))
+    J = jacobian(turning, scalar(0.3), torch.tensor([[0.4, -0.3, 0.8]], dtype=F64))[0]
+    squares, S = (found - J.trace()) ** 2, (J + J.T) / 2
+    expect(mean("eq:hutchinson", found, J.trace().item()))
+    expect(mean("eq:hutchinson-variance", squares, 2 * S.square().sum().item()))
+    refute(
+        mean("eq:hutchinson-variance", squares, S.square().sum().item()), "factor: the 2 is lost"
+    )
+    refute(mean("eq:hutchinson", found, J.sum().item()), "wrong object: the sum of all entries")
+
+
+@pytest.mark.parametrize("n, d", [(3, 3), (1, 2), (4, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_probes_and_traces_keep_shape_and_kind(n, d, dtype, generator):
+    x, t = points(n, generator, d).to(dtype), torch.linspace(0.1, 0.9, n, dtype=dtype)
+    field = lambda t, x: torch.sin(x.cumsum(1)) * per(t)
+    for probes in (gaussian_probes, rademacher_probes):
+        z = probes(x, generator)
+        assert z.shape == x.shape and z.dtype == dtype
+        found = hutchinson(field, t, x, z)
+        rows = [hutchinson(field, t[[i]], x[[i]], z[[i]]) for i in range(n)]
+        assert found.shape == (n,) and found.dtype == dtype
+        assert (found - torch.cat(rows)).abs().max() < 100 * torch.finfo(dtype).eps
+
+
+def test_a_probe_of_another_shape_or_kind_is_refused(generator):
+    x = points(3, generator)
+    for z in (x[:2], x.float()):
+        with pytest.raises((ValueError, TypeError), match="a probe is a vector for each point|'z'"):
+            hutchinson(turning, scalar(0.3), x, z)
+
+
+def test_probes_want_a_generator_where_the_points_are(generator):
+    x = torch.zeros(2, 2, device="meta")
+    for probes in (gaussian_probes, rademacher_probes):
+        with pytest.raises(ValueError, match="probes are drawn where the points are, on meta"):
+            probes(x, generator)

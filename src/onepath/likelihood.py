@@ -37,9 +37,9 @@ class Likelihood:
     Args:
         values: log-density of each point, from the finer of two runs.
         latent: the base point that each point comes from, from the same run.
-        solver_error: distance of the two runs, point by point: the error of the *coarser* one, and
-            an overestimate for the finer one where the steps are small enough for the method to
-            converge at its order.
+        solver_error: distance of the two runs, point by point. With a method of order p whose steps
+            are small enough, about $2^p - 1$ times the error of `values`: as large for Euler's
+            method, 15 times for `rk4`.
     """
 
     values: Values

@@ -111,7 +111,7 @@ def adaptive(dynamics: Dynamics, rtol: float = 1e-6, atol: float = 1e-6) -> Step
     tolerance for a step and not for the run. For ODEs only.
 
     Raises ValueError for a dynamics with noise, for tolerances that are not positive, and where the
-    tolerance cannot be met because the step falls below rounding.
+    tolerance is not met: the step falls below rounding, or 10 000 steps are not enough.
 
     Source: Dormand and Prince (1980), A family of embedded Runge-Kutta formulae; by torchdiffeq.
     """
@@ -128,8 +128,12 @@ def adaptive(dynamics: Dynamics, rtol: float = 1e-6, atol: float = 1e-6) -> Step
         from torchdiffeq import odeint  # needed here only, and it brings scipy along
 
         ends = torch.stack([t, t_next]).to(x.device)
+        low, high = ends.to(x.dtype)
+        # it tries its first step before it knows the interval, and steps over the end unless told
+        inside = lambda s, y: dynamics.drift(s.clamp(low, high), y)
+        options = {"step_t": ends[1:], "max_num_steps": 10_000}
         try:
-            states = odeint(dynamics.drift, x, ends, rtol=rtol, atol=atol, method="dopri5")
+            states = odeint(inside, x, ends, rtol=rtol, atol=atol, method="dopri5", options=options)
         except AssertionError as error:  # how it says that a step underflows or a state overflows
             raise ValueError(
                 f"no step from t = {t:g} to {t_next:g} meets rtol = {rtol:g}, atol = {atol:g} in "
