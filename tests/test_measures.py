@@ -340,6 +340,8 @@ def test_an_inverse_that_is_none_is_refused(generator):
     wrong = Pushforward(TARGET, lambda x: 2 * x, lambda y: y / 3)
     with pytest.raises(ValueError, match="forward must undo inverse, got .* apart"):
         wrong.log_prob(y)
+    with pytest.raises(ValueError, match="forward must undo inverse"):
+        wrong.log_prob(5 + y.abs())
     nowhere = Pushforward(TARGET, lambda x: x, lambda y: y * math.nan)
     with pytest.raises(ValueError, match="forward must undo inverse, got nan"):
         nowhere.log_prob(y)
