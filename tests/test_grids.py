@@ -388,6 +388,27 @@ def test_the_longest_step_is_sharp(dim):
         evolve(grid, one_cell, rates, torch.tensor([0.0, 1.001 * limit], dtype=F64), edge=1)
 
 
+def test_the_longest_step_is_that_of_the_strongest_wind():
+    grid = box(0, 2, 4, LIKE)
+    wind = jump_rates(grid, lambda t, x: (3 * t).expand(len(x))[:, None], zero)
+    assert stable_step(wind, clock(2)) == pytest.approx(0.5 / 3)  # width over speed
+    assert stable_step(wind, clock(2, 0.5)) == pytest.approx(0.5 / 1.5)
+    assert stable_step(jump_rates(grid, still, zero), clock(1)) == float("inf")
+
+
+@pytest.mark.parametrize("share, refused", [(0.9e-6, False), (1.1e-6, True)])
+def test_a_millionth_of_the_mass_may_lie_at_the_walls(share, refused):
+    grid = box(0, 8, 8, LIKE)
+    p = torch.zeros(8, dtype=F64)
+    p[4], p[0] = 1 - share, share
+    motionless = jump_rates(grid, still, zero)
+    if refused:
+        with pytest.raises(ValueError, match="at most 1e-06 of the mass, got 1.1e-06"):
+            evolve(grid, p, motionless, clock(1))
+    else:
+        assert torch.equal(evolve(grid, p, motionless, clock(1)), p)
+
+
 def test_a_step_is_limited_by_the_rates_at_either_end():
     grid = box(-1, 1, 6, LIKE)
     p = torch.full((6,), 0.5, dtype=F64)

@@ -47,9 +47,8 @@ class Grid:
                     "an axis is a list of at least four floating-point numbers, "
                     f"got shape {tuple(a.shape)}, {a.dtype}."
                 )
-            gaps, width = a.diff(), (a[-1] - a[0]) / (len(a) - 1)
-            rounding = 8 * torch.finfo(a.dtype).eps * a.abs().max()
-            if not (gaps > 0).all() or not ((gaps - width).abs() <= rounding).all():
+            gaps, rounding = a.diff(), 16 * torch.finfo(a.dtype).eps * a.abs().max()
+            if not (gaps > 0).all() or not gaps.max() - gaps.min() <= rounding:
                 raise ValueError(
                     f"cells are equally wide and increase, got gaps from {gaps.min().item():g} "
                     f"to {gaps.max().item():g}; use box()."
@@ -220,7 +219,7 @@ def _rates(grid: Grid, drift: Field, diffusion: Scalar) -> Rates:
                 raise ValueError(f"drift and noise must be finite, got nan or inf at t = {t:g}.")
             # beyond this ratio the fitted rates are the upwind rates, up to rounding
             D = torch.maximum(D, torch.finfo(b.dtype).eps * h * b.abs())
-            z = torch.where(D > 0, b * h / D, torch.zeros_like(b))
+            z = b * h / D.clamp(min=torch.finfo(b.dtype).tiny)
             pairs.append(tuple((D / h**2 * _bernoulli(s * z)).reshape(shape) for s in (-1, 1)))
         return pairs
 
