@@ -88,12 +88,65 @@ def test_times_outside_are_answered_by_the_nearest():
     assert torch.equal(score(scalar(2.0), x), score(scalar(1.0), x))
 
 
-@pytest.mark.parametrize("value", [0.0, -1e-3, float("nan")])
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_each_particle_may_have_its_own_time(n, dim, generator):
+    grid = box(-3, 3, 5, LIKE, dim)  # n = d and n = the number of cells occur
+    p = torch.rand(3, *grid.shape, generator=generator, dtype=F64) + 0.1
+    score = score_field(grid, TIMES, p)
+    x = torch.randn(n, dim, generator=generator, dtype=F64)
+    t = torch.rand(n, generator=generator, dtype=F64)
+    loop = torch.cat([score(t[i], x[i : i + 1]) for i in range(n)])
+    assert score(t, x).shape == x.shape
+    expect(worst("eq:current-velocity", score(t, x) - loop))
+    refute(worst("eq:current-velocity", score(t + 0.1, x) - loop), "clock: late")
+
+
+def test_times_closer_than_single_precision_are_told_apart():
+    grid = box(-3, 3, 20, torch.zeros((), dtype=torch.float32))
+    times = 1000 + torch.tensor([0.0, 1e-6, 2e-6], dtype=F64)
+    p = torch.stack([gaussian_heights(v, grid.points) for v in (0.0, 1.0, 2.0)])
+    x = torch.tensor([[0.7]], dtype=torch.float32)
+    found = score_field(grid, times, p)(times[1], x)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(-0.2, abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-3, float("nan"), float("inf")])
 def test_where_a_density_is_not_positive_there_is_no_score(value):
     p = torch.ones(3, 20, dtype=F64)
     p[1, 7] = value
     with pytest.raises(ValueError, match="a score needs a positive density, got least value"):
         score_field(box(-3, 3, 20, LIKE), TIMES, p)
+
+
+@pytest.mark.parametrize(
+    "times, shape, message",
+    [
+        (TIMES, (3, 21), r"one value per time and cell, \(3, 20\), got \(3, 21\)"),
+        (TIMES[:1], (1, 20), "times are two or more and increase"),
+        (TIMES[[0, 0, 1]], (3, 20), "times are two or more and increase"),
+        (TIMES * torch.nan, (3, 20), "times are two or more and increase"),
+    ],
+)
+def test_a_density_belongs_to_each_time(times, shape, message):
+    with pytest.raises(ValueError, match=message):
+        score_field(box(-3, 3, 20, LIKE), times, torch.ones(shape, dtype=F64))
+
+
+def test_points_and_times_are_numbers_and_fit():
+    grid = box(-3, 3, 20, LIKE, dim=2)
+    score = score_field(grid, TIMES, torch.ones(3, 20, 20, dtype=F64))
+    x = torch.zeros(3, 2, dtype=F64)
+    with pytest.raises(ValueError, match=r"shape \(\) or \(n,\) = \(3,\) and is no nan"):
+        score(scalar(float("nan")), x)
+    for bad in (x[:, :1], x * torch.nan):
+        with pytest.raises(ValueError, match="points have 2 coordinates, one for each axis"):
+            score(scalar(0.5), bad)
+        with pytest.raises(ValueError, match="points have 2 coordinates, one for each axis"):
+            interpolate(grid, grid.points[:, 0].reshape(20, 20), bad)
+    assert score(scalar(0.5), x + torch.inf).isfinite().all()
+    with pytest.raises(ValueError, match=r"a value for each cell, \(20, 20\), got shape \(400,\)"):
+        interpolate(grid, grid.points[:, 0], x)
 
 
 def test_dtype_and_device_follow_the_densities(device):

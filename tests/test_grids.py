@@ -12,6 +12,7 @@ from scipy.integrate import solve_bvp
 from torch.distributions import MultivariateNormal
 
 from laws import F64, scalar
+from onepath import grids
 from onepath.calculus import constant, zero
 from onepath.grids import (
     Grid,
@@ -209,6 +210,35 @@ def test_each_axis_has_the_rates_of_its_own_drift():
 def test_negative_and_infinite_coefficients_are_refused(rates, message):
     with pytest.raises(ValueError, match=message):
         rates(box(-1, 1, 5, LIKE))(scalar(0.5))
+
+
+@pytest.mark.parametrize(
+    "drift, variance",
+    [
+        (lambda t, x: x[:, :1], lambda t, x: x[:, 0] ** 2),
+        (lambda t, x: x, lambda t, x: x[:, :1] ** 2),
+    ],
+)
+def test_a_drift_has_the_shape_of_the_points_and_a_variance_one_number_each(drift, variance):
+    diffusion = lambda t, x: 0.5 * variance(t, x)
+    with pytest.raises(ValueError, match=r"at points \(20, 2\) a drift has this shape .*got "):
+        grids._rates(box(-1, 1, 5, LIKE, dim=2), drift, diffusion)(scalar(0.5))
+
+
+@pytest.mark.parametrize("edge", [-0.1, 1.1, float("nan")])
+def test_the_share_at_the_walls_is_a_share(edge):
+    with pytest.raises(ValueError, match="edge is a share of the mass, from 0 to 1, got"):
+        grid = box(-4, 4, 30, LIKE)
+        p = on_cells(grid, normal(0.0, 0.4), scalar(0.0))
+        evolve(grid, p, jump_rates(grid, still, constant(0.5)), clock(20), edge=edge)
+
+
+def test_rates_that_are_nan_are_no_rates():
+    grid = box(-4, 4, 30, LIKE)
+    p = on_cells(grid, normal(0.0, 0.4), scalar(0.0))
+    lost = lambda t: [(torch.full((29,), torch.nan, dtype=F64),) * 2]
+    with pytest.raises(ValueError, match="a step may not exceed nan"):
+        evolve(grid, p, lost, clock(20))
 
 
 def test_state_dependent_noise_that_is_constant_is_constant_noise():

@@ -132,9 +132,7 @@ def jump_rates(grid: Grid, drift: Field, eta: Curve) -> Rates:
     def diffusion(t: Tensor, x: Tensor) -> Tensor:
         level = eta(t).to(x)
         if not level >= 0:
-            raise ValueError(
-                f"a noise level is nonnegative, got {level.item():g} at t = {t.item():g}."
-            )
+            raise ValueError(f"a noise level is nonnegative, got {level:g} at t = {t:g}.")
         return (0.5 * level**2).expand(len(x))
 
     return _rates(grid, drift, diffusion)
@@ -157,9 +155,7 @@ def jump_rates_general(grid: Grid, drift: Field, variance: Scalar) -> Rates:
     def diffusion(t: Tensor, x: Tensor) -> Tensor:
         a = variance(t, x)
         if not (a >= 0).all():
-            raise ValueError(
-                f"a variance is nonnegative, got {a.min().item():g} at t = {t.item():g}."
-            )
+            raise ValueError(f"a variance is nonnegative, got {a.min():g} at t = {t:g}.")
         return 0.5 * a
 
     return _rates(grid, lambda t, x: drift(t, x) - 0.5 * gradient(variance, t, x), diffusion)
@@ -188,8 +184,8 @@ def history(
         edge: the largest share of the mass that may lie in the outermost cells at any time; 1 means
             that the walls are meant.
 
-    Raises ValueError where the initial density is negative, has another shape than the grid or a
-    mass that is not 1, where a step is too long, and where mass reaches the walls.
+    Raises ValueError where the density is negative, has another shape than the grid or a mass that
+    is not 1, where times do not increase, a step is too long, or mass reaches the walls.
 
     Source: Shu and Osher (1988) for the step, Scharfetter and Gummel (1969) for the rates.
     Book: eq:jump-rates.
@@ -214,7 +210,13 @@ def _rates(grid: Grid, drift: Field, diffusion: Scalar) -> Rates:
     def rates(t: Tensor) -> list[tuple[Tensor, Tensor]]:
         pairs = []
         for k, (x, shape, h) in enumerate(zip(faces, shapes, grid.widths)):
-            b, D = drift(t, x)[:, k], diffusion(t, x)
+            b, D = drift(t, x), diffusion(t, x)
+            if b.shape != x.shape or D.shape != x.shape[:1]:
+                raise ValueError(
+                    f"at points {tuple(x.shape)} a drift has this shape and a variance one number "
+                    f"per point, got {tuple(b.shape)} and {tuple(D.shape)}."
+                )
+            b = b[:, k]
             if not (b.isfinite().all() and D.isfinite().all()):
                 raise ValueError(f"drift and noise must be finite, got nan or inf at t = {t:g}.")
             # beyond this ratio the fitted rates are the upwind rates, up to rounding
@@ -232,10 +234,7 @@ def _bernoulli(z: Tensor) -> Tensor:
 
 def _outflow(rates: list[tuple[Tensor, Tensor]]) -> Cells:
     """The rate at which mass leaves each cell, over all its faces."""
-    total = 0.0
-    for axis, (up, down) in enumerate(rates):
-        total = total + _padded(up, axis, after=1) + _padded(down, axis, after=0)
-    return total
+    return sum(_padded(u, k, after=1) + _padded(d, k, after=0) for k, (u, d) in enumerate(rates))
 
 
 def _longest(rates: list[tuple[Tensor, Tensor]]) -> float:
@@ -270,6 +269,8 @@ def _states(
     total, tolerance = mass(grid, density).item(), torch.finfo(density.dtype).eps ** 0.5
     if not abs(total - 1) <= tolerance:
         raise ValueError(f"a density has mass 1, got {total:.9g}; use on_cells().")
+    if not 0 <= edge <= 1:
+        raise ValueError(f"edge is a share of the mass, from 0 to 1, got {edge:g}.")
     if times.ndim != 1 or len(times) < 2 or not (times.diff() > 0).all():
         raise ValueError(f"times are two or more and increase, got {times.tolist()}.")
     now = rates(times[0])
@@ -277,7 +278,7 @@ def _states(
         h, later = (t_next - t).item(), rates(t_next)
         # rates are known only along the run, so this cannot be checked before it
         limit = min(_longest(now), _longest(later))
-        if h > limit:
+        if not h <= limit:
             raise ValueError(
                 f"a step may not exceed {limit:.3g} at t = {t:g}, or a cell would lose more mass "
                 f"than it holds; got {h:.3g}. Take shorter steps or wider cells."
@@ -285,7 +286,7 @@ def _states(
         ahead = density + h * _change(now, density)
         density = 0.5 * (density + ahead + h * _change(later, ahead))
         walls = _at_walls(grid, density)
-        if walls > edge:
+        if not walls <= edge:
             raise ValueError(
                 f"the outermost cells may hold at most {edge:g} of the mass, "
                 f"got {walls:.3g} at t = {t_next:g}; widen the box (edge=1 if walls are meant)."
