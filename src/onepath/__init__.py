@@ -26,7 +26,7 @@ READING_ORDER = (
     "fields",  # chapter 0 states the table, chapter 9 derives it
     "conventions",  # chapter 0: how the clocks and signs of other papers translate
     "papers",  # chapter 0: those papers, a row each
-    "dynamics",  # chapter 6
+    "dynamics",  # chapters 5 and 6
     "solvers",  # chapter 6
     "likelihood",  # chapter 7
     "objectives",  # chapter 13, and chapters 8 to 11

@@ -102,18 +102,23 @@ def pasted_drift(answer: Answer) -> Iterator[Test]:
             )
 
 
-def pair(answer: Answer) -> Iterator[Test]:
-    """ex:pair, chapter 5."""
-    C = plane()[0].target.cov
-    eye = torch.eye(2, dtype=torch.float64)
+def forgetting(answer: Answer) -> Iterator[Test]:
+    """ex:forgetting, chapter 5: the integral of η²/S by Simpson's rule."""
+    share = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    weights = torch.ones(2001, dtype=torch.float64)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
     for name, schedule in (("VP", variance_preserving(0.2, 8.0)), ("linear", linear)):
-        for pair in ((0.3, 0.8), (0.8, 0.3), (0.6, 0.6)):
-            t, u = (torch.tensor(value, dtype=torch.float64) for value in pair)
-            early, late = min(t, u), max(t, u)
-            scale, _ = noising_kernel(schedule, early, late)
-            exact = scale * (schedule.alpha(late) ** 2 * C + schedule.variance(late) * eye)
-            error = (torch.as_tensor(answer(schedule, C, t, u)) - exact).abs().max()
-            yield f"{name} path, t = {pair[0]} and u = {pair[1]}", bool(error < 1e-9)
+        for v, k, t, u in ((0.3, 1.0, 0.3, 0.8), (0.3, 2.0, 0.3, 0.8), (2.0, 0.5, 0.4, 0.7)):
+            t, u = (torch.tensor(value, dtype=torch.float64) for value in (t, u))
+            S = lambda r, schedule=schedule, v=v: v * schedule.alpha(r) ** 2 + schedule.variance(r)
+            between = t + (u - t) * share
+            rates = (k * noising_diffusion(schedule)(between)) ** 2 / S(between)
+            forgotten = 0.5 * (u - t) * (rates @ weights) / 6000
+            error = answer(schedule, v, k, t, u) - (S(t) * S(u)).sqrt() * (-forgotten).exp()
+            yield (
+                f"{name} path, variance {v:g}, noise {k:g} g, t = {t:g} and u = {u:g}",
+                bool(error.abs() < 1e-9),
+            )
 
 
 def drift_to_gaussian(answer: Answer) -> Iterator[Test]:
@@ -140,6 +145,6 @@ TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:two-states": two_states,
     "ex:own-schedule": own_schedule,
     "ex:pasted-drift": pasted_drift,
-    "ex:pair": pair,
+    "ex:forgetting": forgetting,
     "ex:foellmer-gaussian": drift_to_gaussian,
 }
