@@ -392,6 +392,7 @@ def test_points_have_no_density_until_they_are_smoothed(generator):
     [
         (lambda x: Empirical(x[:0]), "at least one"),
         (lambda x: Empirical(x * math.nan), "points are finite"),
+        (lambda x: Empirical(x.long()), "floating-point|points"),
         (lambda x: Empirical(x, torch.tensor([0.5, 0.6], dtype=F64)), "sum to 1, got .* sum 1.1"),
         (lambda x: Empirical(x, torch.tensor([1.5, -0.5], dtype=F64)), "nonnegative"),
         (lambda x: Empirical(x, torch.tensor([math.nan, 1.0], dtype=F64)), "nonnegative"),

@@ -69,6 +69,12 @@ def test_exact_w2_is_a_distance(seed, n, d):
     assert wasserstein2(x, x + shift) == pytest.approx(2 * d**0.5, rel=1e-9)
 
 
+def test_exact_w2_does_not_depend_on_where_the_origin_is():
+    x, y = cloud(0, 40, 2), cloud(1, 40, 2)
+    assert wasserstein2(x + 1e6, y + 1e6) == pytest.approx(wasserstein2(x, y), rel=1e-8)
+    assert wasserstein2(x + 1e6, x + 1e6) < 1e-7
+
+
 def test_exact_w2_of_gaussian_samples_approaches_that_of_the_gaussians(generator):
     a = gaussian(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
     b = gaussian(
@@ -152,6 +158,14 @@ def test_many_quantiles_give_the_distance_of_the_laws():
     expect(worst("eq:w2-line", found - 0.5, 1e-3))
     wrong = (x[: len(x[::3])] - 0.5 * x[::3]).square().mean()
     refute(worst("eq:w2-line", wrong - 0.5, 1e-3), "wrong object: other quantiles")
+
+
+@pytest.mark.parametrize("p, exact", [(1.0, 0.01), (400.0, 0.01), (4000.0, 0.01)])
+def test_a_shift_is_its_length_for_every_power(p, exact):
+    """0.01 to the power of 400 is zero in float64; the distance is not."""
+    x = torch.tensor([0.0, 1.0, 5.0], dtype=F64)
+    assert wasserstein_line(x, x + 0.01, p) == pytest.approx(exact, rel=1e-9)
+    assert wasserstein_line(x, x, p) == 0
 
 
 def test_points_of_weight_zero_and_single_points_count_as_they_should():
@@ -330,6 +344,12 @@ def test_an_estimate_stands_beside_the_distance_of_real_data_from_themselves(gen
 def test_samples_that_cannot_be_compared_are_refused(distance, x, y, message):
     with pytest.raises((ValueError, TypeError), match=message):
         distance(x, y)
+
+
+def test_slices_of_samples_of_two_dtypes_are_refused(generator):
+    x = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match="share a dtype, got torch.float32 and torch.float64"):
+        sliced_wasserstein2(x, x.double(), 5, generator)
 
 
 def test_what_pairs_points_wants_as_many_of_each(generator):

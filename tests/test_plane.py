@@ -105,6 +105,12 @@ def test_the_checkerboard_has_mass_one_and_none_elsewhere():
     assert torch.equal(gradient(lambda t, x: board.log_prob(x), zero, inside), 0 * inside)
 
 
+@pytest.mark.parametrize("x", [torch.zeros(4, 3), torch.full((1, 2), math.nan)])
+def test_points_that_lie_on_no_board_are_refused(x):
+    with pytest.raises(ValueError, match="points of a board are"):
+        Checkerboard().log_prob(x)
+
+
 @pytest.mark.parametrize("squares, size", [(3, 1.0), (0, 1.0), (4, 0.0), (4, math.nan)])
 def test_a_board_that_is_none_is_refused(squares, size):
     with pytest.raises(ValueError, match="even number of squares and a positive side"):

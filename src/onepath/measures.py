@@ -176,8 +176,11 @@ class Empirical:
 
     def __post_init__(self) -> None:
         x = self.points
-        if x.ndim != 2 or not len(x) or not x.isfinite().all():
-            raise ValueError(f"points are finite, (k, d), at least one, got {tuple(x.shape)}: {x}.")
+        if x.ndim != 2 or not len(x) or not x.is_floating_point() or not x.isfinite().all():
+            raise ValueError(
+                "points are finite floating-point numbers, (k, d), at least one, "
+                f"got {tuple(x.shape)}, {x.dtype}: {x}."
+            )
         if self.weights is None:
             object.__setattr__(self, "weights", x.new_full((len(x),), 1 / len(x)))
         w = self.weights

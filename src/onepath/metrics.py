@@ -67,7 +67,9 @@ def wasserstein2(x: Points, y: OtherPoints) -> float:
     from ot import emd2  # here, because the import takes as long as that of torch
 
     check_samples(x, y, same_size=True)
-    cost = torch.cdist(x.double(), y.double()).square().cpu().numpy()
+    x, y = x.double(), y.double()
+    centre = x.mean(0)  # far from the origin the products inside cdist would cancel
+    cost = torch.cdist(x - centre, y - centre).square().cpu().numpy()
     value, log = emd2([], [], cost, numItermax=100_000_000, log=True)
     if log["warning"] is not None:
         raise ValueError(f"the transport problem was not solved: {log['warning']}.")
@@ -96,10 +98,11 @@ def wasserstein_line(
         raise ValueError(f"W_p is a distance for 1 <= p < inf, got p = {p}.")
     (x, at), (y, bt) = (_steps(*pair) for pair in ((x, a), (y, b)))
     levels = torch.cat([at, bt]).sort().values
-    middle = levels - 0.5 * levels.diff(prepend=levels.new_zeros(1))
-    i, j = (torch.searchsorted(t, middle) for t in (at, bt))
-    gaps = (x[i] - y[j]).abs() ** p
-    return (gaps * levels.diff(prepend=levels.new_zeros(1))).sum().item() ** (1 / p)
+    mass = levels.diff(prepend=levels.new_zeros(1))
+    i, j = (torch.searchsorted(t, levels - 0.5 * mass) for t in (at, bt))
+    gaps = (x[i] - y[j]).abs()
+    unit = gaps.max().item() or 1.0  # a power of the gaps themselves may leave the range of floats
+    return unit * (mass * (gaps / unit) ** p).sum().item() ** (1 / p)
 
 
 def sliced_wasserstein2(
@@ -116,6 +119,8 @@ def sliced_wasserstein2(
     """
     check_samples(x, y, same_size=True)
     check_generator(generator, x.device)
+    if x.dtype != y.dtype:
+        raise ValueError(f"samples share a dtype, got {x.dtype} and {y.dtype}; convert with .to().")
     if directions < 1:
         raise ValueError(f"slicing needs one direction at least, got {directions}.")
     shape = (x.shape[1], directions)

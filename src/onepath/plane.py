@@ -71,6 +71,10 @@ class Checkerboard:
             )
 
     def log_prob(self, x: Points) -> Values:
+        if x.ndim != 2 or x.shape[1] != 2 or x.isnan().any():
+            raise ValueError(
+                f"points of a board are (n, 2) and not nan, got {tuple(x.shape)}: {x}."
+            )
         cell = (x / self.side + self.squares / 2).floor()
         on_board = ((cell >= 0) & (cell < self.squares)).all(1)
         dark = on_board & (cell.sum(1) % 2 == 0)
