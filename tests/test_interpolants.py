@@ -106,7 +106,8 @@ def test_curves_follow_the_shape_and_dtype_of_time(name, t, dtype, n):
 def test_data_grow_and_noise_shrinks(name, t, h):
     path = INTERPOLANTS[name]
     assert value(path.sigma, t + h) < value(path.sigma, t)
-    assert value(path.alpha, t + h) > value(path.alpha, t) or path.alpha is torch.ones_like
+    shrunk = torch.tensor([value(path.alpha, t), value(path.alpha, t + h)])
+    assert shrunk[1] > shrunk[0] or (shrunk == 1).all()
     if name in NOISING:
         snr = half_log_snr(path, torch.tensor([t, t + h], dtype=F64))
         assert snr[1] > snr[0]
@@ -386,27 +387,66 @@ def test_rates_at_the_ends_are_their_limits():
 # --- bad input
 
 
-@pytest.mark.parametrize(
-    "path", [variance_preserving(), sub_variance_preserving(), cosine(), edm()]
-)
-@pytest.mark.parametrize("t", [-0.01, 1.001, math.nan])
-def test_schedules_with_roots_have_no_times_outside_the_unit_interval(path, t):
-    for curve in (path.sigma, path.variance):
-        with pytest.raises(ValueError, match=r"times in \[0, 1\] only, .*got"):
-            curve(torch.tensor([0.5, t], dtype=F64))
-    for rounding in (1 + 2e-15, -2e-15):
-        assert path.variance(scalar(rounding)).isfinite()
-    single = torch.tensor([1 + 1e-6, -1e-6])
-    assert path.sigma(single).isfinite().all()
+BUILT = {name: path for name, path in INTERPOLANTS.items() if not name.startswith("own")}
 
 
-@pytest.mark.parametrize("t", [-0.1, -1e-9])
-def test_the_snr_of_a_time_before_the_start_is_refused(t):
-    with pytest.raises(ValueError, match=r"nonnegative, got -.* are all times in \[0, 1\]"):
-        half_log_snr(linear, scalar(t))
+@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("t", [-0.01, -1e-9, 1 + 1e-9, 1.001, math.nan, math.inf])
+def test_a_schedule_has_no_time_outside_the_unit_interval(name, t):
+    path = BUILT[name]
+    curves = [path.sigma, path.alpha, path.variance]
+    for curve in curves if path.gamma2 is zero else [*curves, path.gamma2]:
+        for times in (scalar(t), torch.tensor([0.5, t], dtype=F64)):
+            with pytest.raises(ValueError, match=r"times in \[0, 1\] only, .*got"):
+                curve(times)
+
+
+@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_time_beyond_an_end_by_rounding_is_that_end(name, dtype):
+    path, eps = BUILT[name], torch.finfo(dtype).eps
+    for end, beyond in ((1.0, 1 + 9 * eps), (0.0, -9 * eps)):
+        end, beyond = (torch.tensor(time, dtype=dtype) for time in (end, beyond))
+        assert end != beyond
+        for curve in (path.sigma, path.alpha, path.variance, path.gamma2):
+            assert curve(beyond) == curve(end)
+            slopes = torch.stack([rate(curve, beyond), rate(curve, end)])
+            assert torch.equal(slopes[0], slopes[1]) and slopes.dtype == dtype
+
+
+def test_the_signal_to_noise_ratio_of_negative_curves_is_refused():
+    own = Interpolant(sigma=lambda t: 1 - t, alpha=lambda t: t)
+    with pytest.raises(ValueError, match=r"nonnegative, got -0.1 and 1.21; are all times in"):
+        half_log_snr(own, scalar(-0.1))
     past = Interpolant(sigma=lambda t: (1 - t).sqrt(), alpha=lambda t: t, sigma2=lambda t: 1 - t)
     with pytest.raises(ValueError, match="nonnegative, got 1.1 and -0.1"):
         half_log_snr(past, scalar(1.1))
+
+
+@pytest.mark.parametrize("name", NOISING)
+def test_single_precision_loses_digits_and_nothing_else(name):
+    """Rates, levels and signal in float32, both ends and close to them, beside float64."""
+    path = NOISING[name]
+    t = torch.cat([torch.linspace(0, 1, 41), torch.tensor([1e-30, 1e-7, 1 - 2**-24, 1 - 1e-6])])
+    double = t.double()
+    for curve in (noising_drift(path), noising_diffusion(path), lambda s: half_log_snr(path, s)):
+        single, exact = curve(t), curve(double)
+        assert single.dtype == torch.float32 and exact.dtype == F64
+        assert torch.allclose(single.double(), exact, rtol=2e-4, atol=2e-6, equal_nan=False)
+        alone = torch.stack([curve(s) for s in t])
+        assert alone.dtype == torch.float32 and torch.allclose(alone, single, rtol=1e-5, atol=1e-6)
+
+
+def test_a_process_without_noise_has_the_level_zero_and_not_one_of_rounding():
+    """alpha and sigma shrink alike, so g² is a difference of equals."""
+    shrinks = lambda t: (1.3 * (t - 1)).exp()
+    still = Interpolant(sigma=lambda t: 0.7 * shrinks(t), alpha=shrinks)
+    t = torch.linspace(0, 1, 101, dtype=F64)
+    assert noising_diffusion(still)(t).max() < 1e-7
+    assert noising_diffusion(still)(t.float()).max() < 1e-3
+    falls = Interpolant(sigma=lambda t: 0.7 * shrinks(t), alpha=lambda t: (1.299 * (t - 1)).exp())
+    with pytest.raises(ValueError, match="does not fall with t"):
+        noising_diffusion(falls)(t)
 
 
 def test_ends_that_do_not_pair_are_refused(generator):
@@ -426,8 +466,12 @@ def test_ends_that_do_not_pair_are_refused(generator):
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: bridge(0.0), "positive temperature, got tau = 0.0; without noise it is `linear`"),
-        (lambda: bridge(-1.0), "positive temperature"),
+        (
+            lambda: bridge(0.0),
+            "positive and finite temperature, got tau = 0.0; without .* `linear`",
+        ),
+        (lambda: bridge(-1.0), "positive and finite temperature"),
+        (lambda: bridge(math.inf), "positive and finite temperature"),
         (lambda: variance_preserving(-0.1, 2.0), "0 <= low <= high"),
         (lambda: variance_preserving(3.0, 2.0), "0 <= low <= high and high > 0, got 3.0 and 2.0"),
         (lambda: variance_preserving(0.0, 0.0), "0 <= low <= high"),
@@ -441,7 +485,8 @@ def test_ends_that_do_not_pair_are_refused(generator):
         (lambda: edm(0.1, math.inf), "all finite"),
         (lambda: edm(0.1, 2.0, 0.9), "rho >= 1"),
         (lambda: edm(0.1, 2.0, math.inf), "rho >= 1"),
-        (lambda: variance_exploding(2.0, 2.0), "0 < low < high, got 2.0 and 2.0"),
+        (lambda: variance_exploding(2.0, 2.0), "0 < low < high < infinity, got 2.0 and 2.0"),
+        (lambda: variance_exploding(0.1, math.inf), "0 < low < high < infinity"),
     ],
 )
 def test_a_schedule_that_is_none_is_refused(build, message):

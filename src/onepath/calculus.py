@@ -29,7 +29,8 @@ def rate(curve: Curve, t: Time) -> Tensor:
 
     With t of shape (n,), row i of the curve must depend on `t[i]` only.
     """
-    return jvp(curve, (t,), (torch.ones_like(t),))[1]
+    value, slope = jvp(curve, (t,), (torch.ones_like(t),))
+    return slope.to(value.dtype)  # with numbers, forward mode makes a single time's float64
 
 
 def time_derivative(function: Scalar, t: Time, x: Points) -> Values:

@@ -7,12 +7,12 @@ backwards, and the functions at the end give its signal-to-noise ratio and the d
 of its noising process; what needs two times, and the way from drift and diffusion back to the
 curves, is in `noising`.
 
-Times lie in [0, 1]. Curves that are polynomials, sines or exponentials go on smoothly beyond, for
-difference quotients at the ends; those that would take the root of a negative number refuse.
+Times lie in [0, 1]. The curves of every schedule of this module raise ValueError for nan and for
+any other time; a time beyond an end by rounding is that end.
 """
 
 from dataclasses import dataclass
-from math import pi, sin
+from math import pi
 
 import torch
 
@@ -61,10 +61,26 @@ class Interpolant:
         return x + per_point(self.gamma2(t).sqrt()) * z
 
 
-linear = Interpolant(sigma=lambda t: 1 - t, alpha=lambda t: t)
+def _in_unit_interval(t: Time) -> Time:
+    """t, and an end for what is beyond it by rounding. Raises ValueError for any other time."""
+    rounding = 100 * torch.finfo(t.dtype).eps
+    if not ((t >= -rounding) & (t <= 1 + rounding)).all():
+        raise ValueError(
+            "a schedule has times in [0, 1] only, base to target, "
+            f"got {t.min().item():g} to {t.max().item():g}."
+        )
+    return t + (t.clamp(0, 1) - t).detach()  # the clamp alone would have the rate 0 beyond
+
+
+def _ones(t: Time) -> Time:
+    return torch.ones_like(_in_unit_interval(t))
+
+
+linear = Interpolant(sigma=lambda t: 1 - _in_unit_interval(t), alpha=_in_unit_interval)
 # cos(pi t / 2) written as a sine, because it must be exactly 0 at t = 1: rounding leaves 6e-17
 trigonometric = Interpolant(
-    sigma=lambda t: (pi * (1 - t) / 2).sin(), alpha=lambda t: (pi * t / 2).sin()
+    sigma=lambda t: (pi * (1 - _in_unit_interval(t)) / 2).sin(),
+    alpha=lambda t: (pi * _in_unit_interval(t) / 2).sin(),
 )
 
 
@@ -114,7 +130,8 @@ def cosine(offset: float = 0.008) -> Interpolant:
        \omega = \frac{\pi/2}{1 + \text{offset}} . $$
 
     The paper writes $\alpha$ as a cosine in noising time; as a sine it is exactly 0 at t = 0, and
-    the product of sines keeps its digits at t = 1, where $1-\alpha^2$ would lose them.
+    the product of sines keeps its digits at t = 1, where $1-\alpha^2$ would lose them. Its first
+    sine is computed as $\sin(\pi - \omega(1+t))$, whose argument is small there.
 
     Source: Nichol and Dhariwal (2021), Improved denoising diffusion probabilistic models.
     Book: eq:cosine.
@@ -123,12 +140,14 @@ def cosine(offset: float = 0.008) -> Interpolant:
         raise ValueError(f"the offset of a cosine schedule is >= 0 and finite, got {offset}.")
     omega = 0.5 * pi / (1 + offset)
 
+    def product(r: Time) -> Time:
+        return (2 * offset * omega + omega * r).sin() * (omega * r).sin()
+
     def variance(t: Time) -> Time:
-        t = _in_unit_interval(t)
-        return (omega * (1 + t)).sin() * (omega * (1 - t)).sin() / sin(omega) ** 2
+        return product(1 - _in_unit_interval(t)) / product(torch.ones_like(t))
 
     def alpha(t: Time) -> Time:
-        return (omega * t).sin() / (omega * torch.ones_like(t)).sin()
+        return (omega * _in_unit_interval(t)).sin() / (omega * torch.ones_like(t)).sin()
 
     return Interpolant(sigma=lambda t: variance(t).sqrt(), alpha=alpha, sigma2=variance)
 
@@ -140,9 +159,11 @@ def variance_exploding(low: float = 0.01, high: float = 50.0) -> Interpolant:
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
     Book: eq:ve.
     """
-    if not 0 < low < high:
-        raise ValueError(f"a geometric schedule needs 0 < low < high, got {low} and {high}.")
-    return Interpolant(sigma=lambda t: high * (low / high) ** t, alpha=torch.ones_like)
+    if not 0 < low < high < float("inf"):
+        raise ValueError(
+            f"a geometric schedule needs 0 < low < high < infinity, got {low} and {high}."
+        )
+    return Interpolant(sigma=lambda t: high * (low / high) ** _in_unit_interval(t), alpha=_ones)
 
 
 def edm(low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Interpolant:
@@ -169,16 +190,18 @@ def edm(low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Interpolant
         t = _in_unit_interval(t)
         return ((1 - t) * first + t * last) ** rho
 
-    return Interpolant(sigma=sigma, alpha=torch.ones_like)
+    return Interpolant(sigma=sigma, alpha=_ones)
 
 
 def bridge(tau: float = 1.0) -> Interpolant:
     r"""The linear interpolant with the noise of a Brownian bridge, $\gamma_t^2 = \tau\,t(1-t)$."""
-    if tau <= 0:
+    if not 0 < tau < float("inf"):
         raise ValueError(
-            f"a bridge has a positive temperature, got tau = {tau}; without noise it is `linear`."
+            f"a bridge has a positive and finite temperature, got tau = {tau}; without noise it is "
+            "`linear`."
         )
-    return Interpolant(sigma=linear.sigma, alpha=linear.alpha, gamma2=lambda t: tau * t * (1 - t))
+    latent = lambda t: tau * linear.alpha(t) * linear.sigma(t)
+    return Interpolant(sigma=linear.sigma, alpha=linear.alpha, gamma2=latent)
 
 
 def half_log_snr(path: Interpolant, t: Time) -> Time:
@@ -227,14 +250,16 @@ def noising_diffusion(path: Interpolant) -> Curve:
     _refuse_latent_noise(path)
 
     def g(t: Time) -> Time:
-        square = 2 * path.variance(t) * _growth(path, t) - rate(path.variance, t)
-        if not (square >= 0).all():
+        lost, gained = 2 * path.variance(t) * _growth(path, t), rate(path.variance, t)
+        square = lost - gained
+        rounding = 100 * torch.finfo(t.dtype).eps * (lost.abs() + gained.abs())
+        if not (square >= -rounding).all():
             raise ValueError(
                 "the signal-to-noise ratio of a noising schedule does not fall with t, "
                 f"got g² = {square.min().item():.3g}; is the clock of the schedule turned, "
                 "or a time outside [0, 1]?"
             )
-        return square.sqrt()
+        return square.clamp(min=0).sqrt()
 
     return g
 
@@ -255,17 +280,6 @@ def _integrated_rate(low: float, high: float) -> Curve:
         return low * r + 0.5 * (high - low) * r**2
 
     return integral
-
-
-def _in_unit_interval(t: Time) -> Time:
-    """t, up to rounding beyond the ends. Raises ValueError for any other time."""
-    rounding = 100 * torch.finfo(t.dtype).eps
-    if not ((t >= -rounding) & (t <= 1 + rounding)).all():
-        raise ValueError(
-            "this schedule has times in [0, 1] only, base to target, "
-            f"got {t.min().item():g} to {t.max().item():g}."
-        )
-    return t.clamp(0, 1)
 
 
 def _refuse_latent_noise(path: Interpolant) -> None:
