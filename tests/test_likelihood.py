@@ -22,9 +22,14 @@ from onepath.likelihood import (
 from onepath.measures import Mixture, gaussian, standard_normal
 from onepath.networks import MLP
 from onepath.oracles import MixturePath
-from onepath.solvers import adaptive, euler, heun, integrate, rk4, times
+from onepath.solvers import euler, heun, integrate, rk4, times
 from onepath.verify import expect, mean, order, refute, worst
 
+LINE = Mixture(
+    torch.tensor([0.4, 0.6], dtype=F64),
+    torch.tensor([[-1.0], [1.2]], dtype=F64),
+    torch.tensor([[[0.4]], [[0.5]]], dtype=F64),
+)
 PATH = MixturePath(linear, TARGET)
 FLOW = Dynamics(PATH.velocity)
 BASE = PATH.base.log_prob
@@ -39,18 +44,18 @@ def start_of(path):
 # --- the log-density
 
 
-@pytest.mark.parametrize("name", ["linear", "trigonometric", "VP, rough"])
+@pytest.mark.parametrize("name", ["trigonometric", "VP, rough"])
 def test_the_flow_of_the_oracle_has_the_log_density_of_its_target(name, generator):
     path = MixturePath(NOISING[name], TARGET)
     x = TARGET.sample(12, generator)
-    ends = times(40) if name != "trigonometric" else times(40, 0.0, 0.999)
+    ends = times(8)
     truth = path.log_density(ends[-1], x)
     found = log_density(Dynamics(path.velocity), start_of(path), x, rk4, ends)
-    expect(worst("eq:log-likelihood", found.values - truth, 1e-4))
+    expect(worst("eq:log-likelihood", found.values - truth, 2e-3))
     lost = start_of(path)(found.latent)
-    refute(worst("eq:log-likelihood", lost - truth, 1e-4), "missing term: the divergence")
+    refute(worst("eq:log-likelihood", lost - truth, 2e-3), "missing term: the divergence")
     turned = 2 * lost - found.values
-    refute(worst("eq:log-likelihood", turned - truth, 1e-4), "sign: of the divergence")
+    refute(worst("eq:log-likelihood", turned - truth, 2e-3), "sign: of the divergence")
 
 
 def test_other_mixtures_and_dimensions(generator):
@@ -58,32 +63,30 @@ def test_other_mixtures_and_dimensions(generator):
         law = random_mixture(d, d, k)
         path = MixturePath(linear, law)
         x = law.sample(6, generator)
-        found = log_density(Dynamics(path.velocity), path.base.log_prob, x, rk4, times(40))
-        expect(worst("eq:log-likelihood", found.values - law.log_prob(x), 1e-4))
-        exact = found.values - 0.01
-        refute(worst("eq:log-likelihood", exact - law.log_prob(x), 1e-4), "factor: one percent")
+        found = log_density(Dynamics(path.velocity), path.base.log_prob, x, rk4, times(8))
+        truth, lost = law.log_prob(x), path.base.log_prob(found.latent)
+        expect(worst("eq:log-likelihood", found.values - truth, 2e-2))
+        refute(worst("eq:log-likelihood", lost - truth, 2e-2), "missing term: the divergence")
 
 
 @every
-def test_the_order_of_the_log_density_is_that_of_the_method(method, generator):
-    x, counts = TARGET.sample(16, generator), [16, 32, 64]
-    truth, sizes = TARGET.log_prob(x), [1 / n for n in counts]
-    runs = [log_density(FLOW, BASE, x, method, times(n)) for n in counts]
+def test_the_order_is_that_of_the_method_and_the_error_stated_a_multiple_of_the_error(method):
+    """An error that falls like n^-p is 2^p times as large with half of the steps, so the distance
+    of the two runs is 2^p - 1 times the error of the finer one."""
+    x, counts = torch.tensor([[-2.9], [-0.6], [0.4], [1.1], [2.3]], dtype=F64), [16, 32, 64]
+    start = 2 * (math.exp(-1.5) * (x / 2).tan()).atan()  # dx/dt = (1 + t) sin x, backwards
+    base = standard_normal(1, x).log_prob
+    truth = base(start) + (start.sin() / x.sin()).log()[:, 0]
+    flow = Dynamics(lambda t, y: (1 + t) * y.sin())
+    runs = [log_density(flow, base, x, method, times(n)) for n in counts]
     errors = [(run.values - truth).abs().mean().item() for run in runs]
-    expected = {"euler": 1, "heun": 2, "rk4": 4}[method.__name__]
-    expect(order("eq:log-likelihood", sizes, errors, expected))
-    refute(order("eq:log-likelihood", sizes, errors, expected + 1), "wrong object: another method")
-
-
-@every
-def test_the_error_that_is_stated_is_a_known_multiple_of_the_error(method, generator):
-    x = TARGET.sample(16, generator)
-    fine = log_density(FLOW, BASE, x, method, times(64))
-    coarse = log_density(FLOW, BASE, x, method, times(32)).values
-    assert torch.equal(fine.solver_error, (fine.values - coarse).abs())
-    truth = TARGET.log_prob(x)
-    ratio = (fine.solver_error.mean() / (fine.values - truth).abs().mean()).item()
-    assert ratio == pytest.approx({"euler": 1, "heun": 3, "rk4": 15}[method.__name__], rel=0.3)
+    p = {"euler": 1, "heun": 2, "rk4": 4}[method.__name__]
+    sizes = [1 / n for n in counts]
+    expect(order("eq:log-likelihood", sizes, errors, p))
+    refute(order("eq:log-likelihood", sizes, errors, p + 1), "wrong object: another method")
+    coarse, fine = runs[1:]
+    assert torch.equal(fine.solver_error, (fine.values - coarse.values).abs())
+    assert fine.solver_error.mean().item() / errors[2] == pytest.approx(2**p - 1, rel=0.1)
 
 
 def test_a_linear_flow_has_a_log_density_in_closed_form(generator):
@@ -115,10 +118,10 @@ def test_a_linear_flow_has_a_log_density_in_closed_form(generator):
 def test_the_law_of_the_particles_has_that_density(generator):
     """A mean over decoded latents, by importance from the density of another law."""
     wide = gaussian(torch.zeros(2).to(F64), 4 * torch.eye(2).to(F64))
-    x = wide.sample(2000, generator)
-    values = log_density(FLOW, BASE, x, heun, times(20)).values
+    x = wide.sample(1000, generator)
+    values = log_density(FLOW, BASE, x, heun, times(12)).values
     weights = (values - wide.log_prob(x)).exp()
-    ends = integrate(heun(FLOW), PATH.reference(20_000, generator), times(20))
+    ends = integrate(heun(FLOW), PATH.reference(20_000, generator), times(12))
     target = (ends[:, 0] + ends[:, 1] ** 2).mean().item()
     expect(mean("eq:log-likelihood", weights, 1.0))
     expect(mean("eq:log-likelihood", weights * (x[:, 0] + x[:, 1] ** 2), target))
@@ -128,10 +131,10 @@ def test_the_law_of_the_particles_has_that_density(generator):
 def test_part_of_a_path_has_the_density_of_its_end(generator):
     x = PATH.sample(scalar(0.6), 8, generator)
     begin = lambda y: PATH.log_density(scalar(0.2), y)
-    found = log_density(FLOW, begin, x, rk4, times(40, 0.2, 0.6)).values
-    expect(worst("eq:log-likelihood", found - PATH.log_density(scalar(0.6), x), 1e-6))
+    found = log_density(FLOW, begin, x, rk4, times(6, 0.2, 0.6)).values
+    expect(worst("eq:log-likelihood", found - PATH.log_density(scalar(0.6), x), 1e-3))
     late = PATH.log_density(scalar(0.7), x)
-    refute(worst("eq:log-likelihood", found - late, 1e-6), "clock: the density of a later time")
+    refute(worst("eq:log-likelihood", found - late, 1e-3), "clock: the density of a later time")
 
 
 def test_the_volume_is_minus_the_divergence_in_the_last_column(generator):
@@ -146,12 +149,12 @@ def test_the_volume_is_minus_the_divergence_in_the_last_column(generator):
 
 
 def test_a_fixed_probe_gives_an_unbiased_log_density(generator):
-    x = TARGET.means[:1].expand(3000, 2)
+    x = TARGET.means[:1].expand(1000, 2)
     z = rademacher_probes(x, generator)
     by_probe = lambda field, t, x: hutchinson(field, t, x, z)
-    found = log_density(FLOW, BASE, x, heun, times(20), by_probe)
-    exact = log_density(FLOW, BASE, x[:1], heun, times(20))
-    assert torch.equal(found.latent, exact.latent.expand(3000, 2))
+    found = log_density(FLOW, BASE, x, heun, times(8), by_probe)
+    exact = log_density(FLOW, BASE, x[:1], heun, times(8))
+    assert torch.allclose(found.latent, exact.latent, atol=1e-12)  # no probe moves a point
     expect(mean("eq:log-likelihood", found.values, exact.values.item()))
     doubled = BASE(found.latent) + 2 * (found.values - BASE(found.latent))
     refute(mean("eq:log-likelihood", doubled, exact.values.item()), "factor: the divergence twice")
@@ -200,12 +203,7 @@ def test_a_chain_is_differentiated_as_a_whole(generator):
 
 
 def test_a_chain_has_mass_one_and_what_euler_reports_has_more():
-    law = Mixture(
-        torch.tensor([0.4, 0.6], dtype=F64),
-        torch.tensor([[-1.0], [1.2]], dtype=F64),
-        torch.tensor([[[0.4]], [[0.5]]], dtype=F64),
-    )
-    path = MixturePath(linear, law)
+    path = MixturePath(linear, LINE)
     x = torch.linspace(-8, 8, 1601, dtype=F64)[:, None]
     flow, base = Dynamics(path.velocity), path.base.log_prob
     chain = chain_log_density(flow, base, x, times(16))
@@ -245,19 +243,18 @@ def test_bits_do_not_depend_on_the_units_of_a_pixel(scale, d):
 # --- shapes, kinds, refusals
 
 
-@every
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize("n, d", [(1, 1), (2, 2), (3, 2), (4, 1)])
-def test_a_batch_is_a_loop_and_keeps_its_kind(method, dtype, n, d, generator):
+@pytest.mark.parametrize("n, d", [(1, 1), (2, 2), (3, 1)])
+def test_a_batch_is_a_loop_and_keeps_its_kind(dtype, n, d, generator):
     law = random_mixture(7, d, 2, dtype)
     flow = Dynamics(MixturePath(linear, law).velocity)
     x, base = law.sample(n, generator), standard_normal(d, law.means).log_prob
-    batch = log_density(flow, base, x, method, times(8))
+    batch = log_density(flow, base, x, heun, times(2))
     assert batch.values.shape == batch.solver_error.shape == (n,) and batch.latent.shape == (n, d)
     assert batch.values.dtype == batch.latent.dtype == dtype
-    rows = [log_density(flow, base, x[[i]], method, times(8)).values for i in range(n)]
+    rows = [log_density(flow, base, x[[i]], heun, times(2)).values for i in range(n)]
     assert (batch.values - torch.cat(rows)).abs().max() < 1e4 * torch.finfo(dtype).eps
-    chain = chain_log_density(flow, base, x, times(8))
+    chain = chain_log_density(flow, base, x, times(2))
     assert chain.shape == (n,) and chain.dtype == dtype
 
 
@@ -293,6 +290,16 @@ def test_a_flow_is_asked_for_and_noise_refused(generator):
             ValueError, match="only a flow can be retraced, got a dynamics with noise"
         ):
             call()
+
+
+@pytest.mark.parametrize("call", [log_density, chain_log_density])
+def test_points_without_coordinates_and_grids_that_fall_are_refused(call, generator):
+    how = (euler,) if call is log_density else ()
+    with pytest.raises((ValueError, TypeError), match=r"points are \(n, d\), got \(3,\)|'x'"):
+        call(FLOW, BASE, torch.zeros(3, dtype=F64), *how, times(4))
+    falling = torch.tensor([0.0, 0.7, 0.4], dtype=F64)
+    with pytest.raises(ValueError, match="times must increase"):
+        call(FLOW, BASE, points(3, generator), *how, falling)
 
 
 def test_an_odd_number_of_steps_is_refused(generator):

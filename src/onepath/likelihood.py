@@ -24,7 +24,7 @@ from torch import Tensor
 from .calculus import divergence, jacobian, zero
 from .dynamics import Dynamics
 from .shapes import Field, Points, Time, Values
-from .solvers import Step, integrate
+from .solvers import Step, euler, integrate, trajectory
 
 Method = Callable[[Dynamics], Step]  # euler, heun, rk4, adaptive
 Trace = Callable[[Field, Time, Points], Values]  # divergence, or hutchinson with its probes filled
@@ -83,8 +83,8 @@ def log_density(
         trace: `divergence`, or `lambda field, t, x: hutchinson(field, t, x, z)` with probes z that
             stay fixed during the run, so that the answer is unbiased and the ODE deterministic.
 
-    Raises ValueError for a dynamics with noise, an odd number of steps, and a base that does not
-    give one number per point.
+    Raises ValueError for a dynamics with noise, an odd number of steps, points that are not (n, d),
+    and a base that does not give one number per point.
 
     Source: Chen et al. (2018), Neural ordinary differential equations.
     Book: eq:log-likelihood.
@@ -94,6 +94,7 @@ def log_density(
             "the solver's error is found on every second time, which needs an even number of "
             f"steps, got {len(times) - 1}."
         )
+    _check_points(x)
     coarse, _ = _pulled_back(flow, base, x, method, times[::2], trace)
     fine, latent = _pulled_back(flow, base, x, method, times, trace)
     return Likelihood(fine, latent, (fine - coarse).abs())
@@ -114,13 +115,14 @@ def chain_log_density(
     Source: Rezende and Mohamed (2015), Variational inference with normalizing flows.
     Book: eq:coarse-likelihood.
     """
-    back = _reversed(flow)
-    total, clock = x.new_zeros(len(x)), _backwards(times)
-    for r, h in zip(clock[:-1], clock.diff()):
-        matrix = torch.eye(x.shape[1]).to(x) + h * jacobian(back.drift, r, x)
-        total = total + torch.linalg.slogdet(matrix).logabsdet
-        x = x + h * back.drift(r, x)
-    return _of_base(base, x) + total
+    back, clock = _reversed(flow), _backwards(times)
+    _check_points(x)
+    states, identity = trajectory(euler(back), x, clock), torch.eye(x.shape[1]).to(x)
+    # there is one state more than there are steps
+    steps = [
+        identity + h * jacobian(back.drift, r, y) for r, h, y in zip(clock, clock.diff(), states)
+    ]
+    return _of_base(base, states[-1]) + torch.linalg.slogdet(torch.stack(steps)).logabsdet.sum(0)
 
 
 def bits_per_dimension(values: Values, shape: tuple[int, ...], width: float) -> Values:
@@ -165,6 +167,13 @@ def _pulled_back(
     end = integrate(method(with_volume(_reversed(flow), trace)), start, _backwards(times))
     latent, spread = end[:, :-1], end[:, -1]  # backwards, minus the divergence is that of v
     return _of_base(base, latent) - spread, latent
+
+
+def _check_points(x: Tensor) -> None:
+    if x.ndim != 2:
+        raise ValueError(
+            f"points are (n, d), got {tuple(x.shape)}; n numbers are x[:, None], one point x[None]."
+        )
 
 
 def _reversed(flow: Dynamics) -> Dynamics:
