@@ -233,6 +233,8 @@ def test_without_noise_the_score_is_never_asked(generator):
 def test_a_noise_level_that_is_no_curve_is_refused(eta):
     with pytest.raises(TypeError, match=rf"eta is a curve.*got {eta}; write constant\({eta}\)|eta"):
         Dynamics(lambda t, x: x, eta)
+    with pytest.raises(TypeError, match="a drift is a field|drift"):
+        Dynamics(eta)
 
 
 def bayes_kernel(path, u, y):
@@ -412,8 +414,20 @@ def test_foellmers_drift_knows_its_start_and_refuses_its_end(generator):
     assert same_rows(steer.drift, mixed, x) < 1e-12
     assert torch.equal(steer.drift(scalar(0.0), x), TARGET.mean.expand(3, 2))
     for t in (scalar(1.0), torch.tensor([0.5, 1.0, 0.2], dtype=F64)):
-        with pytest.raises(ValueError, match="divides by 1 - t, got t = 1; stop the grid before"):
+        with pytest.raises(ValueError, match=r"divides by 1 - t .*got t = 1; stop the grid before"):
             steer.drift(t, x)
+    for t in (scalar(1.2), scalar(-0.1), scalar(float("nan"))):
+        with pytest.raises(ValueError, match=r"times in \[0, 1\)"):
+            steer.drift(t, x)
+    with pytest.raises(ValueError, match=r"mean is that of the target, \(2,\), got \(1,\)"):
+        foellmer(MixturePath(FROM_POINT, TARGET).denoiser, TARGET.mean[:1]).drift(scalar(0.5), x)
+
+
+def test_foellmers_drift_keeps_the_dtype_of_its_states():
+    law = gaussian(torch.tensor([0.7]), torch.tensor([[0.25]]))
+    steer = foellmer(MixturePath(FROM_POINT, law).denoiser, law.mean)
+    for t in (torch.tensor(0.0), torch.tensor([0.0, 0.5, 0.9])):
+        assert steer.drift(t, torch.zeros(3, 1)).dtype == torch.float32
 
 
 def test_foellmers_process_leads_from_a_point_to_the_target(generator):

@@ -31,6 +31,8 @@ class Dynamics:
     eta: Curve = zero
 
     def __post_init__(self) -> None:
+        if not callable(self.drift):
+            raise TypeError(f"a drift is a field (t, x) -> b_t(x), got {self.drift!r}.")
         if not callable(self.eta):
             raise TypeError(
                 f"eta is a curve t -> eta_t, got {self.eta!r}; write constant({self.eta!r})."
@@ -146,15 +148,23 @@ def foellmer(denoiser: Field, mean: Float[Tensor, "d"]) -> Dynamics:
         denoiser: $\mathbb E[x_1\mid x_t=x]$ along $x_t = t\,x_1 + \sqrt{t(1-t)}\,z$.
         mean: of the target; it is $\hat x_0$, since the state at t = 0 tells nothing.
 
-    Raises ValueError at t = 1, where the drift is a limit that the denoiser does not know.
+    Raises ValueError at t = 1, where the drift is a limit that the denoiser does not know, at times
+    outside [0, 1], and unless the mean is one vector of the dimension of the states.
 
     Source: Föllmer (1985), An entropy approach to the time reversal of diffusion processes.
     Book: eq:foellmer.
     """
 
     def drift(t: Time, x: Points) -> Points:
-        if (t == 1).any():
-            raise ValueError("the Föllmer drift divides by 1 - t, got t = 1; stop the grid before.")
+        if not ((t >= 0) & (t < 1)).all():
+            raise ValueError(
+                "the Föllmer drift divides by 1 - t and has times in [0, 1), "
+                f"got t = {t.max().item():g}; stop the grid before 1."
+            )
+        if mean.shape != x.shape[1:]:
+            raise ValueError(
+                f"the mean is that of the target, ({x.shape[1]},), got {tuple(mean.shape)}."
+            )
         first = per_point(t == 0)
         known = denoiser(torch.where(t == 0, 0.5, t), x)
         return (torch.where(first, mean, known) - x) / per_point(1 - t)

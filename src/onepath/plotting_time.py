@@ -127,15 +127,20 @@ def two_times(
     """
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(
-            1, len(panels), figsize=(7, 7 / len(panels) + 0.3), sharex=True, sharey=True
+            1,
+            len(panels),
+            figsize=(7, 7 / len(panels) + 0.3),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
         )
-        for (title, pair), ax in zip(panels.items(), axes):
+        for (title, pair), ax in zip(panels.items(), axes[0]):
             colour = WRONG if title in wrong else COMPUTED
             ax.scatter(*truth, s=2, color="#BBBBBB", rasterized=True)
             ax.scatter(*pair, s=1.5, color=colour, alpha=0.5, lw=0, rasterized=True)
             limits = (-half_width, half_width)
             ax.set(title=title, aspect="equal", xlim=limits, ylim=limits, xlabel=labels[0])
-        axes[0].set_ylabel(labels[1])
+        axes[0, 0].set_ylabel(labels[1])
     return fig
 
 
