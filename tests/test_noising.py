@@ -313,3 +313,17 @@ def test_the_named_schedules_are_the_ones_of_the_papers():
         assert scale == 1
         added = path.sigma(scalar(0.2)) ** 2 - path.sigma(scalar(0.6)) ** 2
         expect(worst("eq:noising-kernel", variance - added))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(
+    "path", [edm(), variance_exploding(1.0, 1.1), variance_preserving(), linear]
+)
+def test_neighbouring_times_are_in_order_whatever_rounding_says(path, dtype):
+    t = torch.linspace(0, 1, 2001, dtype=dtype)[:-1]
+    s = torch.nextafter(t, torch.ones_like(t))
+    for part in (*noising_kernel(path, t, s), *ancestral_posterior(path, t, s)):
+        assert part.isfinite().all() and (part >= 0).all() and part.dtype == dtype
+    falls = Interpolant(sigma=torch.ones_like, alpha=lambda t: 0.5 - (t - 0.5) ** 3)
+    with pytest.raises(ValueError, match="does not fall with t, got h = -"):
+        noising_kernel(falls, torch.tensor(0.2, dtype=dtype), torch.tensor(0.21, dtype=dtype))

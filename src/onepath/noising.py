@@ -116,13 +116,15 @@ def _fresh_share(path: Interpolant, t: Time, s: Time) -> tuple[Time, Tensor]:
             f"got t - s up to {(t - s).max().item():g}; exchange them."
         )
     same = (t == s).broadcast_to(torch.broadcast_shapes(t.shape, s.shape))
-    h = torch.where(same, 0.0, half_log_snr(path, s) - half_log_snr(path, t))
-    if not (h >= 0).all():
+    before = half_log_snr(path, t)
+    h = torch.where(same, 0.0, half_log_snr(path, s) - before)
+    rounding = 100 * torch.finfo(h.dtype).eps * (1 + before.abs())
+    if not (h >= -rounding).all():
         raise ValueError(
             "the signal-to-noise ratio of a noising schedule does not fall with t, "
             f"got h = {h.min().item():.3g}; is the clock of the schedule turned?"
         )
-    return -torch.expm1(-2 * h), same
+    return -torch.expm1(-2 * h.clamp(min=0)), same
 
 
 @cache
