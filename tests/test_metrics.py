@@ -166,6 +166,8 @@ def test_a_shift_is_its_length_for_every_power(p, exact):
     x = torch.tensor([0.0, 1.0, 5.0], dtype=F64)
     assert wasserstein_line(x, x + 0.01, p) == pytest.approx(exact, rel=1e-9)
     assert wasserstein_line(x, x, p) == 0
+    uneven = wasserstein_line(x[:2], torch.tensor([0.01, 6.0], dtype=F64), p)
+    assert uneven == pytest.approx(5 * ((1 + 0.002**p) / 2) ** (1 / p), rel=1e-9)
 
 
 def test_points_of_weight_zero_and_single_points_count_as_they_should():
