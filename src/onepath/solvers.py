@@ -114,6 +114,7 @@ def adaptive(dynamics: Dynamics, rtol: float = 1e-6, atol: float = 1e-6) -> Step
     tolerance is not met: the step falls below rounding, or 10 000 steps are not enough.
 
     Source: Dormand and Prince (1980), A family of embedded Runge-Kutta formulae; by torchdiffeq.
+    Book: eq:adaptive.
     """
     if dynamics.eta is not zero:
         raise ValueError(
