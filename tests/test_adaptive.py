@@ -38,12 +38,32 @@ def test_the_default_tolerances_give_six_digits():
     refute(worst("eq:adaptive", stopped, 1e-5), "clock: the run ends early")
 
 
-def test_a_run_is_never_asked_outside_its_intervals():
+def test_a_large_state_is_held_to_the_relative_tolerance():
+    """A state of size 1000 that turns: rtol = 1e-3 allows 1 a step, atol = 1e-3 a thousandth."""
+    turn = Dynamics(lambda t, x: 10 * torch.stack([x[:, 1], -x[:, 0]], dim=1))
+    start = torch.tensor([[1000.0, 0.0]], dtype=F64)
+    end = 1000 * torch.tensor([[math.cos(10), -math.sin(10)]], dtype=F64)
+    missed = lambda **how: (integrate(adaptive(turn, **how), start, times(1)) - end).norm().item()
+    assert missed(rtol=1e-3, atol=1e-12) > 0.1 > 0.02 > missed(rtol=1e-12, atol=1e-3)
+
+
+def test_the_work_grows_like_the_fifth_root_of_the_accuracy():
+    """From 1e-6 to 1e-11, ten times the calls; a method of order 3 would need 46 times."""
+    asked = {1e-6: [], 1e-11: []}
+    for tolerance, calls in asked.items():
+        drift = lambda t, x: calls.append(t) or FLOW.drift(t, x)
+        integrate(adaptive(Dynamics(drift), tolerance, tolerance), START, times(1))
+    few, many = map(len, asked.values())
+    assert 5 < many / few < 14
+
+
+@pytest.mark.parametrize("speed", [1.0, 1e-4])
+def test_a_run_is_never_asked_outside_its_intervals(speed):
     asked = []
 
     def drift(t, x):
         asked.append(float(t))
-        return x / (0.25 + t)
+        return speed * x / (0.25 + t)
 
     integrate(adaptive(Dynamics(drift)), START, times(2, 0.25, 0.75))
     assert min(asked) == 0.25 and 0.74 < max(asked) <= 0.75
