@@ -285,6 +285,7 @@ def test_a_flow_is_asked_for_and_noise_refused(generator):
         lambda: encode(noisy, x, euler, times(4)),
         lambda: log_density(noisy, BASE, x, euler, times(4)),
         lambda: chain_log_density(noisy, BASE, x, times(4)),
+        lambda: with_volume(noisy),
     ):
         with pytest.raises(
             ValueError, match="only a flow can be retraced, got a dynamics with noise"

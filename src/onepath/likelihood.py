@@ -143,16 +143,17 @@ def bits_per_dimension(values: Values, shape: tuple[int, ...], width: float) -> 
 
 def with_volume(flow: Dynamics, trace: Trace = divergence) -> Dynamics:
     r"""The ODE for (x, a) with $\dot x = b_t(x)$ and $\dot a = -\nabla\cdot b_t(x)$; a is the last
-    column.
+    column. Raises ValueError for a dynamics with noise.
 
     Book: eq:log-likelihood.
     """
+    _refuse_noise(flow)
 
     def drift(t: Time, state: Points) -> Points:
         x = state[:, :-1]
         return torch.cat([flow.drift(t, x), -trace(flow.drift, t, x)[:, None]], dim=1)
 
-    return Dynamics(drift, flow.eta)
+    return Dynamics(drift)
 
 
 def _pulled_back(
@@ -177,12 +178,16 @@ def _check_points(x: Tensor) -> None:
 
 
 def _reversed(flow: Dynamics) -> Dynamics:
+    _refuse_noise(flow)
+    return Dynamics(lambda r, x: -flow.drift(1 - r, x))
+
+
+def _refuse_noise(flow: Dynamics) -> None:
     if flow.eta is not zero:
         raise ValueError(
             "only a flow can be retraced, got a dynamics with noise; take its velocity, "
             "`velocity_of(dynamics, score)`, which has the same marginals."
         )
-    return Dynamics(lambda r, x: -flow.drift(1 - r, x))
 
 
 def _backwards(times: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
