@@ -95,6 +95,18 @@ def test_an_execution_is_kept_until_its_key_changes(tmp_path):
     assert execute.stored(chapter, tmp_path) is None
 
 
+def test_the_environment_of_a_kernel_is_the_one_of_the_key(tmp_path, monkeypatch):
+    for name in execute.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    chapter = small_book(tmp_path, "print(1)")
+    before = chapters.key(chapter, tmp_path)
+    for name, value in execute.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    assert chapters.key(chapter, tmp_path) == before
+    monkeypatch.setenv("ONEPATH_DEVICE", "cuda")
+    assert chapters.key(chapter, tmp_path) != before
+
+
 def test_what_is_edited_while_a_chapter_runs_does_not_pass_for_what_ran(tmp_path):
     edit = "import pathlib\npathlib.Path('../requirements.txt').write_text('torch==2')"
     run = execute.execute(small_book(tmp_path, edit), tmp_path)

@@ -139,7 +139,7 @@ def key(chapter: Chapter, root: Path = ROOT) -> str:
     cells = [(cell.source, cell.metadata) for cell in code_cells(chapter.notebook)]
     kernel = chapter.notebook.metadata.get("kernelspec")
     parts = [json.dumps([cells, kernel], sort_keys=True).encode()]
-    parts += [platform.python_version().encode(), os.environ.get("ONEPATH_DEVICE", "").encode()]
+    parts += [platform.python_version().encode(), os.environ.get("ONEPATH_DEVICE", "cpu").encode()]
     package = root / "src" / PACKAGE
     code = [package / f"{name}.py" for name in sorted(closure(chapter, root))]
     data = [f for f in package.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
