@@ -63,6 +63,8 @@ class Interpolant:
 
 def _in_unit_interval(t: Time) -> Time:
     """t, and an end for what is beyond it by rounding. Raises ValueError for any other time."""
+    if ((t >= 0) & (t <= 1)).all():
+        return t
     rounding = 100 * torch.finfo(t.dtype).eps
     if not ((t >= -rounding) & (t <= 1 + rounding)).all():
         raise ValueError(
