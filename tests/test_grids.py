@@ -93,7 +93,9 @@ def test_a_box_has_an_inside(low, high, cells, dim):
 
 
 def test_a_box_of_four_cells_is_enough():
-    assert box(0, 1, 4, LIKE).shape == (4,)
+    grid = box(0, 1, 4, LIKE)
+    assert grid.shape == (4,)
+    assert torch.allclose(grid.axes[0], torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=F64))
 
 
 # --- densities on it
