@@ -33,7 +33,14 @@ from mutations import Mutant, draw
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 # pictures are looked at, not computed with
-NOT_FORMULAS = {"__init__", "page", "plotting", "plotting_time", "plotting_plane"}
+NOT_FORMULAS = {
+    "__init__",
+    "page",
+    "plotting",
+    "plotting_time",
+    "plotting_plane",
+    "plotting_learning",
+}
 UNIT = ["-m", "not browser and not bare"]
 ALLOWED = 0.05  # share of survivors that are not equivalent
 

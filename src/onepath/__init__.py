@@ -37,12 +37,14 @@ READING_ORDER = (
     "exercises_transport",  # chapters 2 and 3
     "exercises_noising",  # chapters 4 and 5
     "exercises_motion",  # chapters 6 and 7
-    "exercises_learning",  # part II
+    "exercises_learning",  # chapters 8, 9 and 13
+    "exercises_matching",  # chapters 10 to 12
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # figures, last: nothing depends on them
     "plotting_time",
     "plotting_plane",
+    "plotting_learning",
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from . import (
     exercises_learning,
+    exercises_matching,
     exercises_motion,
     exercises_noising,
     exercises_start,
@@ -81,4 +82,5 @@ TESTS = (
     | exercises_noising.TESTS
     | exercises_motion.TESTS
     | exercises_learning.TESTS
+    | exercises_matching.TESTS
 )
