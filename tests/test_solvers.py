@@ -14,7 +14,7 @@ from onepath.calculus import constant, zero
 from onepath.dynamics import Dynamics, with_noise
 from onepath.interpolants import linear
 from onepath.oracles import MixturePath
-from onepath.solvers import euler, heun, integrate, rk4, times, trajectory
+from onepath.solvers import euler, exponential, heun, integrate, rk4, times, trajectory
 from onepath.verify import expect, mean, order, refute, worst
 
 STEPS = {"euler": euler, "heun": heun, "rk4": rk4}
@@ -422,3 +422,82 @@ def test_the_classical_method_is_for_odes():
     with pytest.raises(ValueError, match="rk4 solves ODEs, got a dynamics with noise; use heun"):
         rk4(NOISY)
     assert rk4(Dynamics(spin, constant(0.0)))
+
+
+# --- exponential steps
+
+
+def test_an_exponential_step_solves_a_constant_forcing_exactly():
+    """dx/dt = a x + c from x has the solution (x + c/a) e^{ah} - c/a, whatever the step."""
+    x = torch.tensor([[1.0], [-0.4]], dtype=F64)
+    for a in (-50.0, -0.7, 0.9):
+        flow = Dynamics(lambda t, x, a=a: a * x + 2.0)
+        exact = (x + 2 / a) * math.exp(0.4 * a) - 2 / a
+        ours, memory = exponential(flow, constant(a))(x, scalar(0.5), scalar(0.9), no_noise, "kept")
+        expect(worst("eq:euler", ours - exact))
+        frozen = math.exp(0.4 * a) * (x + 0.4 * 2.0)
+        refute(worst("eq:euler", ours - frozen), "wrong object: the forcing decays like the state")
+        assert memory == "kept"
+
+
+def test_an_exponential_step_of_an_ornstein_uhlenbeck_process_has_its_variance():
+    """The increment is linear in the draw, so a draw of 1 shows the standard deviation."""
+    a, level, h = -3.0, 0.8, 0.25
+    noisy = exponential(Dynamics(lambda t, x: a * x, constant(level)), constant(a))
+    zeros = torch.zeros(1, 1, dtype=F64)
+    ours, _ = noisy(zeros, scalar(0.1), scalar(0.1 + h), lambda: zeros + 1, None)
+    kernel = lambda s: level**2 * math.exp(2 * a * (h - s))
+    variance = scipy.integrate.quad(kernel, 0, h)[0]
+    expect(worst("eq:ou", ours**2 - variance))
+    refute(worst("eq:ou", ours**2 - level**2 * h), "missing term: noise that does not decay")
+    drift_phi = level**2 * (math.exp(a * h) - 1) / a
+    refute(worst("eq:ou", ours**2 - drift_phi), "factor: the 2 of the variance")
+
+
+def test_runs_of_exponential_steps_keep_the_law_of_an_ornstein_uhlenbeck_process(generator):
+    a = -2.0
+    dynamics = Dynamics(lambda t, x: a * x, constant(2.0))  # stationary variance 1
+    x = torch.randn(40_000, 1, generator=generator, dtype=F64)
+    rough = times(2)
+    ours = integrate(exponential(dynamics, constant(a)), x, rough, generator)
+    expect(mean("eq:ou", ours[:, 0] ** 2, 1.0))
+    refute(
+        mean("eq:ou", integrate(euler(dynamics), x, rough, generator)[:, 0] ** 2, 1.0),
+        "wrong object: Euler's step",
+    )
+
+
+def test_exponential_steps_with_no_linear_part_are_eulers(generator):
+    x, grid = points(5, generator, scale=1.0), times(4)
+    noisy = Dynamics(spin, constant(0.6))
+    copy = torch.Generator().manual_seed(3)
+    ours = trajectory(exponential(noisy, zero), x, grid, torch.Generator().manual_seed(3))
+    expect(worst("eq:euler", ours - trajectory(euler(noisy), x, grid, copy)))
+    refute(
+        worst("eq:euler", ours - trajectory(exponential(noisy, constant(1.0)), x, grid, copy)),
+        "missing term: another linear part",
+    )
+
+
+def test_exponential_steps_have_order_one_whatever_the_linear_part(generator):
+    x = points(6, generator, scale=1.0)
+    flow, pull = Dynamics(spin), lambda t: -1 - t
+    fine = integrate(rk4(flow), x, times(400))
+    ends = {n: integrate(exponential(flow, pull), x, times(n)) for n in (40, 80, 160)}
+    errors = [(end - fine).abs().max().item() for end in ends.values()]
+    expect(order("eq:euler", [1 / n for n in ends], errors, 1.0))
+
+
+def test_a_stiff_linear_part_blows_up_eulers_steps_and_not_exponential_ones():
+    flow, x = Dynamics(lambda t, x: -200 * x + torch.sin(x)), torch.ones(1, 1, dtype=F64)
+    assert integrate(exponential(flow, constant(-200.0)), x, times(20)).abs().max() < 1e-2
+    assert integrate(euler(flow), x, times(20)).abs().max() > 1e6
+
+
+def test_an_exponential_step_takes_its_linear_part_where_it_begins_and_refuses_infinity():
+    pull = lambda t: -1 / (1 - t)  # infinite at the end of the grid only
+    flow = Dynamics(lambda t, x: pull(t) * x)
+    x = torch.ones(1, 1, dtype=F64)
+    assert integrate(exponential(flow, pull), x, times(2)).isfinite().all()
+    with pytest.raises(ValueError, match="finite where a step begins, got -inf at t = 0.5"):
+        integrate(exponential(flow, lambda t: -1 / (0.5 - t).clamp(min=0)), x, times(2))
