@@ -23,6 +23,7 @@ READING_ORDER = (
     "interpolants",  # chapter 4
     "noising",  # chapter 4
     "oracles",  # chapter 4
+    "empirical",  # chapter 8: when the target is a set of points
     "fields",  # chapter 0 states the table, chapter 9 derives it
     "conventions",  # chapter 0: how the clocks and signs of other papers translate
     "papers",  # chapter 0: those papers, a row each
@@ -30,7 +31,11 @@ READING_ORDER = (
     "solvers",  # chapter 6
     "likelihood",  # chapter 7
     "objectives",  # chapter 13, and chapters 8 to 11
+    "latent",  # chapter 11
+    "weightings",  # chapter 9: errors and losses against time
     "networks",  # chapter 13
+    "images",  # chapter 13
+    "checkpoints",  # chapter 13
     "training",  # chapter 13
     "data",  # chapter 13
     "exercises_start",  # chapters 0 and 1

@@ -196,7 +196,10 @@ def edm(low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Interpolant
 
 
 def bridge(tau: float = 1.0) -> Interpolant:
-    r"""The linear interpolant with the noise of a Brownian bridge, $\gamma_t^2 = \tau\,t(1-t)$."""
+    r"""The linear interpolant with the noise of a Brownian bridge, $\gamma_t^2 = \tau\,t(1-t)$.
+
+    Source: Albergo, Boffi and Vanden-Eijnden (2023). Book: eq:brownian-interpolant.
+    """
     if not 0 < tau < float("inf"):
         raise ValueError(
             f"a bridge has a positive and finite temperature, got tau = {tau}; without noise it is "

@@ -159,6 +159,32 @@ class MixturePath:
         """
         return self._average(t, x, self._denoised(t, x))
 
+    def base_denoiser(self, t: Time, x: Points) -> Points:
+        r"""$\mathbb E[x_0 \mid x_t = x]$, the mean of the base draw given the state.
+
+        Within a pair of components $a_i + \sigma A_i S_k^{-1}(x - \mu_k)$.
+
+        Source: here.
+        Book: eq:interpolant-fields.
+        """
+        a, A = (
+            v.repeat_interleave(len(self.target.weights), 0)
+            for v in (self.base.means, self.base.covs)
+        )
+        sigma = self._batch(self.interpolant.sigma(t))
+        return self._average(t, x, a[..., None] + sigma * A @ self._solved(t, x))
+
+    def latent_denoiser(self, t: Time, x: Points) -> Points:
+        r"""$\mathbb E[z \mid x_t = x]$, the mean of the latent noise; 0 where there is none.
+
+        Within a pair of components $\gamma S_k^{-1}(x - \mu_k)$, the regression of z on x_t.
+
+        Source: here.
+        Book: eq:latent-score.
+        """
+        gamma = self._batch(self.interpolant.gamma2(t).sqrt())
+        return self._average(t, x, gamma * self._solved(t, x))
+
     def denoiser_cov(self, t: Time, x: Points) -> Matrices:
         r"""$\operatorname{Cov}(x_1 \mid x_t = x)$, the posterior covariance of the target.
 
