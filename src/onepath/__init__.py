@@ -38,6 +38,7 @@ READING_ORDER = (
     "checkpoints",  # chapter 13
     "training",  # chapter 13
     "data",  # chapter 13
+    "remake",  # chapter 13: how the networks that come with the package were trained
     "exercises_start",  # chapters 0 and 1
     "exercises_transport",  # chapters 2 and 3
     "exercises_noising",  # chapters 4 and 5

@@ -97,12 +97,12 @@ def coefficients(path: Interpolant, given: Row, wanted: Row, t: Time) -> tuple[T
     return p, q
 
 
-def convert(field: Field, path: Interpolant | MixturePath, given: Row, wanted: Row) -> Field:
-    """The field of another row of the table: `convert(net, linear, given=velocity, wanted=score)`.
+def gaussian_path(path: Interpolant | MixturePath) -> Interpolant:
+    """The interpolant of a path whose fields are one field: base N(0, I), independent of the
+    target, no latent noise.
 
-    Precondition, checked where the path knows its base and its coupling: x_0 is N(0, I),
-    independent of x_1, and there is no latent noise. Raises ValueError otherwise, and at times
-    where the conversion does not exist.
+    Raises ValueError otherwise. An `Interpolant` knows neither its base nor its coupling; with one
+    the first two are promised by the caller.
 
     Source: here.
     Book: eq:conversion.
@@ -119,6 +119,20 @@ def convert(field: Field, path: Interpolant | MixturePath, given: Row, wanted: R
             "conversions between fields need an interpolant without latent noise, "
             "got gamma2 other than 0."
         )
+    return path
+
+
+def convert(field: Field, path: Interpolant | MixturePath, given: Row, wanted: Row) -> Field:
+    """The field of another row of the table: `convert(net, linear, given=velocity, wanted=score)`.
+
+    Precondition, checked where the path knows its base and its coupling: x_0 is N(0, I),
+    independent of x_1, and there is no latent noise. Raises ValueError otherwise, and at times
+    where the conversion does not exist.
+
+    Source: here.
+    Book: eq:conversion.
+    """
+    path = gaussian_path(path)
 
     def converted(t: Time, x: Points) -> Points:
         p, q = coefficients(path, given, wanted, t)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .plotting import COMPUTED, EXACT, STYLE, WRONG
+from .plotting import COMPUTED, EXACT, OTHERS, STYLE, WRONG
 
 
 def lines_through(
@@ -39,4 +39,40 @@ def lines_through(
         ax.plot(t, x, "o", color=EXACT, ms=6, zorder=4)
         ax.set(xlabel="time $t$", ylabel="state $x$", xlim=(0, 1))
         fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def profiles(
+    x: Float[Tensor, "m"],
+    panels: dict[str, dict[str, Float[Tensor, "m"]]],
+    labels: tuple[str, str] = ("", ""),
+    wrong: tuple[str, ...] = (),
+    log: bool = False,
+    height: float = 2.4,
+) -> Figure:
+    """Lines over one axis, panels side by side; a name has one colour in all panels, the first
+    name black.
+
+    Args:
+        labels: names of the two axes, which all panels share.
+        wrong: names of the lines that show a deliberate mistake, vermilion and dashed.
+        log: whether the vertical axis is logarithmic.
+        height: of a panel, in inches.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    right = [name for name in names if name not in wrong]
+    inks = (EXACT, COMPUTED, *OTHERS)
+    line = {n: {"color": inks[k % 6], "ls": ("-", "-.")[k // 6 % 2]} for k, n in enumerate(right)}
+    line |= {name: {"color": WRONG, "ls": "--"} for name in wrong}
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(6.2, height + 0.5), sharex=True, sharey=True, squeeze=False
+        )
+        for (title, panel), ax in zip(panels.items(), axes[0]):
+            for name, y in panel.items():
+                ax.plot(x, y, label=name, **line[name])
+            ax.set(title=title, xlabel=labels[0], yscale="log" if log else "linear")
+        axes[0, 0].set_ylabel(labels[1])
+        shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
+        fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     return fig
