@@ -79,3 +79,17 @@ def test_a_copying_field_that_misses_one_point_at_the_end_is_not_right():
         return (weights @ own - x) / (1 - t) + astray
 
     assert not judge("ex:class-copy", almost).right
+
+
+def test_a_residual_that_forgives_the_swirl_at_one_point_only_is_not_right():
+    calls = 0
+
+    def answer(path, t, x):
+        nonlocal calls
+        calls += 1
+        verdict = torch.zeros_like(x) if calls == 1 else torch.ones_like(x)
+        verdict[0] = 0  # right at one point of the swirl, wrong at the others
+        return verdict
+
+    verdict = judge("ex:score-transport", answer)
+    assert not verdict.right and "a swirl that moves no density" in verdict.reason

@@ -517,3 +517,16 @@ def test_per_point_readies_a_curve_to_multiply_points(generator):
     t, x = inner_times(3, generator), points(3, generator, d=3)
     assert per_point(scalar(2.0)).shape == () and per_point(t).shape == (3, 1)
     assert torch.equal(per_point(t) * x, torch.stack([s * row for s, row in zip(t, x)]))
+
+
+def test_noise_that_grows_by_very_little_is_refused_too():
+    """Rounding is a share of the two terms that cancel, however small these are."""
+    growing = Interpolant(
+        sigma=lambda t: (1 + 1e-8 * t).sqrt(), alpha=torch.ones_like, sigma2=lambda t: 1 + 1e-8 * t
+    )
+    with pytest.raises(ValueError, match="does not fall with t, got g² = -1e-08"):
+        noising_diffusion(growing)(scalar(0.5))
+    swelling = Interpolant(
+        sigma=lambda t: torch.exp(30 * t), alpha=lambda t: torch.exp(30 * t)
+    )  # the ratio stands still while both terms are of the size of e^60
+    assert noising_diffusion(swelling)(scalar(0.99)).isfinite()

@@ -48,6 +48,21 @@ def test_every_kind_of_change_is_planted_where_something_is_computed(planted):
     }
 
 
+def test_where_an_answer_is_tried_is_not_planted_and_what_it_is_asked_is(tmp_path):
+    """A point, a time, and whether a tolerance is met exactly are choices; the rest is not."""
+    text = "def f(answer):\n    yield -1.0 + answer(-answer(2.0)) < 0.5\n"
+    (tmp_path / "exercises_small.py").write_text(text)
+    (tmp_path / "small.py").write_text(text)
+    kinds = lambda name: sorted(m.after for m in mutations.mutants_of(tmp_path / name))
+    asked = [
+        "-1.0 + answer(-answer(2.0)) > 0.5",
+        "-1.0 - answer(-answer(2.0))",
+        "answer(2.0)",
+    ]
+    assert kinds("exercises_small.py") == sorted(asked)
+    assert set(kinds("small.py")) > set(asked)
+
+
 def test_a_mutant_changes_one_place_and_no_text(planted):
     for m in planted:
         lines = [(a, b) for a, b in zip(SOURCE.splitlines(), m.source.splitlines()) if a != b]

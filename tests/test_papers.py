@@ -143,3 +143,9 @@ def test_the_noising_diffusions_of_all_conventions_are_one(name, generator):
     eta = translate_level(SAMPLERS[name].level, PAPERS[name].convention, book)(t)
     expect(worst(LEVEL, eta / noising_diffusion(linear)(t) - 1))
     refute(worst(LEVEL, eta / noising_diffusion(linear)(1 - t) - 1), "clock: read at 1 - t")
+
+
+def test_flow_matching_ends_in_a_noise_of_one_hundredth_unless_told():
+    end = scalar(1.0)
+    assert papers.flow_matching().schedule.sigma(end).item() == pytest.approx(0.01)
+    assert papers.flow_matching(0.2).schedule.sigma(end).item() == pytest.approx(0.2)

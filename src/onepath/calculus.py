@@ -7,9 +7,11 @@ densities and fields of the book satisfy: row i of the result depends on row i o
 estimates a trace from random probes, at a price that does not grow with the dimension.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import grad, jvp, vjp
 
 from .shapes import Curve, Field, Matrices, Points, Scalar, Time, Values
 
@@ -45,14 +47,14 @@ def gradient(function: Scalar, t: Time, x: Points) -> Points:
 
 def jacobian(field: Field, t: Time, x: Points) -> Matrices:
     r"""$J_{ij} = \partial_j b_i(x)$, one matrix per point, at the price of d backward passes."""
-    rows = [grad(lambda y, i=i: field(t, y)[:, i].sum())(x) for i in range(x.shape[1])]
-    return torch.stack(rows, dim=1)
+    pull, basis = _pullback(field, t, x)
+    return torch.stack([pull(e)[0] for e in basis], dim=1)
 
 
 def divergence(field: Field, t: Time, x: Points) -> Values:
     r"""$\nabla\cdot b_t(x) = \operatorname{tr} J$, exact, at the price of d backward passes."""
-    parts = [grad(lambda y, i=i: field(t, y)[:, i].sum())(x)[:, i] for i in range(x.shape[1])]
-    return torch.stack(parts).sum(0)
+    pull, basis = _pullback(field, t, x)
+    return torch.stack([pull(e)[0][:, i] for i, e in enumerate(basis)]).sum(0)
 
 
 def laplacian(function: Scalar, t: Time, x: Points) -> Values:
@@ -65,7 +67,7 @@ def hutchinson(field: Field, t: Time, x: Points, z: Points) -> Values:
 
     $$ \mathbb E[z^\top J z] = \operatorname{tr}J \quad\text{if}\quad \mathbb E[zz^\top] = I . $$
 
-    One directional derivative, whatever d is. With $S = \tfrac12(J + J^\top)$ the variance is
+    One backward pass, whatever d is. With $S = \tfrac12(J + J^\top)$ the variance is
     $2|S|_F^2$ for Gaussian probes, and $2(|S|_F^2 - \sum_iJ_{ii}^2)$ for Rademacher probes. Raises
     ValueError unless there is one probe per point.
 
@@ -77,8 +79,8 @@ def hutchinson(field: Field, t: Time, x: Points, z: Points) -> Values:
             f"a probe is a vector for each point, {tuple(x.shape)} {x.dtype}, "
             f"got {tuple(z.shape)} {z.dtype}; make it with gaussian_probes or rademacher_probes."
         )
-    x, z = x.contiguous(), z.contiguous()  # forward mode refuses memory that expand() shares
-    return (z * jvp(lambda y: field(t, y), (x,), (z,))[1]).sum(1)
+    pull = vjp(lambda y: field(t, y), x)[1]  # backward: forward mode takes twice as long
+    return (pull(z)[0] * z).sum(1)
 
 
 def gaussian_probes(x: Points, generator: torch.Generator) -> Points:
@@ -91,6 +93,12 @@ def rademacher_probes(x: Points, generator: torch.Generator) -> Points:
     """Probes of independent signs for `hutchinson`, one per point."""
     _check_generator(x, generator)
     return 2.0 * torch.randint(2, x.shape, generator=generator, device=x.device).to(x) - 1.0
+
+
+def _pullback(field: Field, t: Time, x: Points) -> tuple[Callable, Tensor]:
+    """The map u -> Jᵀu at (t, x), and the d unit vectors, one for each point, to feed it with."""
+    value, pull = vjp(lambda y: field(t, y), x)
+    return pull, torch.eye(x.shape[1]).to(value)[:, None].expand(-1, *value.shape)
 
 
 def _check_generator(x: Points, generator: torch.Generator) -> None:
