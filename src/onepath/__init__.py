@@ -33,6 +33,7 @@ READING_ORDER = (
     "objectives",  # chapter 13, and chapters 8 to 11
     "latent",  # chapter 11
     "weightings",  # chapter 9: errors and losses against time
+    "couplings",  # chapter 12
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13
