@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from laws import same_rows
 from onepath.calculus import divergence
-from onepath.networks import MLP, build, drop_labels, given, unconditional
+from onepath.checkpoints import build
+from onepath.networks import MLP, drop_labels, given, unconditional
 from onepath.verify import expect, mean, refute
 
 
@@ -158,7 +159,7 @@ def test_labels_are_dropped_at_the_rate_asked_for(generator):
         ),
         (lambda net, t, x: network(width=0), "at least 1"),
         (lambda net, t, x: network(classes=-1), "got 3, 8, 2 and -1"),
-        (lambda net, t, x: build({"name": "UNet"}, torch.Generator()), "out of MLP"),
+        (lambda net, t, x: build({"name": "UNet"}, torch.Generator()), "out of MLP, UNet"),
         (
             lambda net, t, x: build(net.architecture | {"heads": 4}, torch.Generator()),
             "a newer onepath may know it",

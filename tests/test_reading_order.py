@@ -17,7 +17,7 @@ def imports(source: str) -> tuple[set[str], set[str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             named = {node.module} if node.module else {a.name for a in node.names}
-            own |= named - {"__version__"}
+            own |= named - {"__version__", "device"}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Import):

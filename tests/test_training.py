@@ -1,53 +1,26 @@
-"""A run may be killed at any moment and ends where it would have; nothing foreign is loaded."""
+"""A run may be killed at any moment and ends where it would have, on one process or on two."""
 
 import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from math import cos, pi
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load as read_tensors
-from safetensors.torch import save as tensor_bytes
 from torch import nn
 
-from onepath import training
+from onepath import checkpoints, training
+from onepath.checkpoints import load, save
 from onepath.interpolants import linear
-from onepath.networks import MLP, given
+from onepath.networks import MLP
 from onepath.objectives import flow_matching
-from onepath.training import About, Trained, fit, load, save
-
-STEPS = 40
-
-
-def about(net, steps=STEPS, **change) -> About:
-    parts = dict(
-        architecture=net.architecture,
-        interpolant="linear",
-        prediction="velocity",
-        data="none",
-        data_digest="0" * 64,
-        image_shape=[1, 2],
-        image_range=[-1.0, 1.0],
-        steps=steps,
-    )
-    return About(**(parts | change))
-
-
-def loss(net, generator):
-    """Flow matching from noise to noise, with labels: what it learns does not matter here."""
-    t, y = torch.rand(16, generator=generator), torch.randint(3, (16,), generator=generator)
-    x0, x1 = torch.randn(2, 16, 2, generator=generator)
-    return flow_matching(given(net, y), linear, t, x0, x1)
-
-
-def run(file: Path | None, steps: int = STEPS, every: int = 1, **how) -> Trained:
-    generator = torch.Generator().manual_seed(5)
-    net = MLP(2, 8, 2, 2, generator)
-    return fit(net, loss, about(net, steps), generator, checkpoint=file, every=every, **how)
+from onepath.training import fit, rows, together
+from small_runs import STEPS, about, loss, run
 
 
 def run_slowly(file: str) -> None:
@@ -225,7 +198,7 @@ def test_a_write_that_fails_keeps_the_checkpoint_and_leaves_no_litter(tmp_path, 
     def full(_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(training.os, "fsync", full)
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         save(file, run(None, 10))
     assert file.read_bytes() == before and os.listdir(tmp_path) == ["run.safetensors"]
@@ -291,115 +264,6 @@ def test_a_description_of_another_network_is_refused(generator):
         fit(net, loss, about(other, 8), generator)
 
 
-# --- what is written and what is read
-
-
-@pytest.fixture
-def finished(tmp_path) -> tuple[Path, Trained]:
-    trained = run(None, 10)
-    save(tmp_path / "net.safetensors", trained)
-    return tmp_path / "net.safetensors", trained
-
-
-def test_a_network_is_loaded_as_it_was_saved(finished, tmp_path):
-    file, trained = finished
-    back = load(file)
-    assert back.about == trained.about and torch.equal(back.losses, trained.losses)
-    weights, found = trained.net.state_dict(), back.net.state_dict()
-    assert set(weights) == set(found)
-    assert all(torch.equal(weights[k], found[k]) for k in weights)
-    full = run(tmp_path / "run.safetensors", 10)
-    again = load(tmp_path / "run.safetensors")
-    x = torch.ones(3, 2)
-    assert torch.equal(again.net(torch.tensor(0.5), x), full.net(torch.tensor(0.5), x))
-
-
-def test_a_checkpoint_says_what_it_is_to_any_reader_of_safetensors(finished):
-    from safetensors import safe_open
-
-    file, trained = finished
-    with safe_open(file, "pt") as opened:
-        note = json.loads(opened.metadata()["onepath"])
-    assert note["about"]["architecture"] == trained.net.architecture
-    assert note["about"]["format"] == 1 and note["about"]["package"] == training.__version__
-    assert note["about"]["steps"] == note["run"]["step"] == 10
-
-
-def rewritten(file: Path, change) -> None:
-    """Write the file again with another note, and a digest that fits it."""
-    raw = file.read_bytes()
-    tensors = read_tensors(raw)
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-    note = json.loads(header["onepath"])
-    del note["sha256"]
-    change(note, tensors)
-    note["sha256"] = training._digest(note, tensors)
-    file.write_bytes(tensor_bytes(tensors, {"onepath": json.dumps(note)}))
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda n, w: n["about"].update(format=2), "format is one of 1, got 2; a newer version"),
-        (lambda n, w: n["about"].update(interpolant="cosine"), "interpolant is .* got 'cosine'"),
-        (lambda n, w: n["about"].update(prediction="flow"), "prediction is .* got 'flow'"),
-        (lambda n, w: n["about"].update(licence="?"), "does not know, got .*licence"),
-        (lambda n, w: n["about"].pop("data"), "does not know"),
-        (lambda n, w: n["about"]["architecture"].update(name="UNet"), "out of MLP"),
-        (lambda n, w: n["about"]["architecture"].update(width=9), "those of the architecture"),
-        (lambda n, w: n["run"].update(step=9), "a finished run, got one at step 9 of 10"),
-        (lambda n, w: w.pop("average.enter.weight"), "a difference at enter.weight"),
-        (lambda n, w: w.update({"average.more": torch.ones(2)}), "a difference at more"),
-        (
-            lambda n, w: w.update({"average.enter.bias": w["average.enter.bias"].double()}),
-            "a difference at enter.bias",
-        ),
-    ],
-)
-def test_what_is_not_known_is_refused(finished, change, message):
-    file, _ = finished
-    rewritten(file, change)
-    with pytest.raises(ValueError, match=message):
-        load(file)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"x", b"\x80\x04pickle", b"PK\x03\x04" + bytes(100), bytes(64), b"\xff" * 64],
-)
-def test_a_file_that_is_none_is_refused(tmp_path, content):
-    file = tmp_path / "net.safetensors"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged or none|not written by onepath"):
-        load(file)
-
-
-def test_safetensors_of_others_are_refused(tmp_path):
-    file = tmp_path / "net.safetensors"
-    for metadata in (None, {"format": "pt"}):
-        file.write_bytes(tensor_bytes({"w": torch.ones(2)}, metadata))
-        with pytest.raises(ValueError, match="not written by onepath"):
-            load(file)
-    with pytest.raises(FileNotFoundError, match="there must be a checkpoint"):
-        load(tmp_path / "absent")
-
-
-def test_a_file_cut_or_flipped_anywhere_is_refused(finished):
-    file, _ = finished
-    raw = file.read_bytes()
-    generator = torch.Generator().manual_seed(0)
-    for cut in torch.randint(len(raw), (20,), generator=generator).tolist():
-        file.write_bytes(raw[:cut])
-        with pytest.raises(ValueError):
-            load(file)
-    for place in torch.randint(len(raw), (60,), generator=generator).tolist():
-        flipped = bytearray(raw)
-        flipped[place] ^= 1 << (place % 8)
-        file.write_bytes(flipped)
-        with pytest.raises(ValueError):
-            load(file)
-
-
 @pytest.mark.parametrize(
     "how, message",
     [
@@ -416,12 +280,6 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path, how, message)
     with pytest.raises(ValueError, match=f"belongs to another run, whose {message}"):
         run(file, **({"steps": 10} | how))
     assert file.read_bytes() == before
-
-
-def test_a_finished_network_is_no_run_to_go_on_with(finished):
-    file, _ = finished
-    with pytest.raises(ValueError, match="belongs to another run"):
-        run(file, 10)
 
 
 @pytest.mark.parametrize(
@@ -447,3 +305,74 @@ def test_the_bar_is_silent_unless_somebody_watches(monkeypatch, capsys):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     run(None, 3)
     assert capsys.readouterr().err == ""
+
+
+# --- on several processes
+
+
+def on_two_processes(folder: Path, how: str = "one-seed") -> list[dict]:
+    """What each of two processes that torchrun started found."""
+    script = Path(__file__).with_name("on_two_processes.py")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, *launch, str(script), str(folder), how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_processes_train_as_one_up_to_rounding(tmp_path):
+    """Each computes half of every batch; the means and the sums round differently, 1e-5."""
+    alone = run(None)
+    first, second = on_two_processes(tmp_path)
+    assert first["counts"] == second["counts"] == [8]
+    assert first["losses"] == second["losses"] and first["weights"] == second["weights"]
+    assert torch.allclose(torch.tensor(first["losses"]), alone.losses, rtol=1e-5)
+    weights = torch.cat([p.detach().flatten() for p in alone.net.parameters()])
+    assert torch.allclose(torch.tensor(first["weights"]), weights, atol=1e-5)
+    kept = load(tmp_path / "run.safetensors")
+    assert torch.allclose(kept.losses, alone.losses, rtol=1e-5)
+
+
+def test_processes_with_seeds_of_their_own_are_refused(tmp_path):
+    for found in on_two_processes(tmp_path, "seeds-differ"):
+        assert "the same batches from one seed, got [5, 6]" in found["error"]
+
+
+def test_one_process_computes_all_rows_and_joins_nothing(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with together():
+        assert rows(7) == slice(0, 7)
+        assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("n, count", [(0, 1), (3, 2), (1, 2)])
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch, n, count):
+    monkeypatch.setattr(training, "_processes", lambda: (count, 0))
+    with pytest.raises(ValueError, match=f"positive multiple .* got {n} for {count}"):
+        rows(n)
+
+
+def test_the_rows_of_all_processes_are_the_batch(monkeypatch):
+    parts = []
+    for place in range(3):
+        monkeypatch.setattr(training, "_processes", lambda place=place: (3, place))
+        parts += list(range(12))[rows(12)]
+    assert parts == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(0), torch.tensor(1.0), torch.zeros(3, 2)], ids=["empty", "number", "two"]
+)
+def test_a_loss_that_is_not_one_number_for_each_sample_is_refused(value, generator):
+    net = MLP(2, 8, 2, 2, generator)
+    with pytest.raises(ValueError, match="one number for each sample of a batch that is not empty"):
+        fit(net, lambda net, generator: value, about(net, 8), generator)
+
+
+def test_nan_stops_a_run_before_a_step_is_made(generator):
+    net = MLP(2, 8, 2, 2, generator)
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises(ValueError, match="a loss must be finite, got nan at step 0"):
+        fit(net, lambda net, generator: loss(net, generator) * torch.nan, about(net, 8), generator)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before))

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .measures import check_generator
+from .shapes import Points
 
 # Digests of what the packages ship, so that altered data are noticed and not trained on
 DIGITS = "22a3666a74a5c7f9ef5eef337ad64b8d68887005c93b14440cf66283af6e0ff3"
@@ -53,8 +54,15 @@ class Dataset:
                 f"{self.name}: points, labels and shape belong together, got {n} points of {d} "
                 f"coordinates, {len(self.labels)} labels and images of {self.shape}."
             )
-        if not self.points.abs().max() <= 1:
-            raise ValueError(f"{self.name}: points lie in [-1, 1], got values outside or nan.")
+        if not self.points.isfinite().all():
+            bad = int((~self.points.isfinite()).any(dim=1).sum())
+            raise ValueError(f"{self.name}: points are finite, got nan or inf in {bad} images.")
+        low, high = self.points.min().item(), self.points.max().item()
+        if not -1 <= low <= high <= 1:
+            raise ValueError(
+                f"{self.name}: points lie in [-1, 1], got {low:g} to {high:g}; "
+                "scale the pixels to that range."
+            )
         if self.labels.min() < 0:
             raise ValueError(f"{self.name}: labels count from 0, got {self.labels.min().item()}.")
 
@@ -64,6 +72,11 @@ class Dataset:
     @property
     def classes(self) -> int:
         return int(self.labels.max()) + 1
+
+    @property
+    def level(self) -> float:
+        """Width of one level of grey in the units of the points: 2/16 for pixels from 0 to 16."""
+        return 2 / (self.pixels[1] - self.pixels[0])
 
     @property
     def digest(self) -> str:
@@ -100,6 +113,29 @@ def split(data: Dataset, held_out: int, generator: torch.Generator) -> tuple[Dat
         _rows(data, order[held_out:], f"{data.name}, training part"),
         _rows(data, order[:held_out], f"{data.name}, held-out part"),
     )
+
+
+def dequantized(x: Points, level: float, generator: torch.Generator) -> Points:
+    r"""$x + w\,(u - \tfrac12)$ with u uniform in the unit cube: levels of width w become intervals.
+
+    If x has the probabilities P, the result has the density that is $P(x)/w^d$ on the whole cube
+    around x. So its law has no atoms, and rounding brings x back. Raises ValueError unless w > 0.
+
+    Source: Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models.
+    Book: eq:dequantized.
+    """
+    if not level > 0:
+        raise ValueError(f"a level of grey has a positive width, got {level}.")
+    check_generator(generator, x.device)
+    u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return x + level * (u - 0.5)
+
+
+def rounded(x: Points, level: float) -> Points:
+    """The nearest image with levels of width `level` and coordinates in [-1, 1]."""
+    if not level > 0:
+        raise ValueError(f"a level of grey has a positive width, got {level}.")
+    return (((x + 1) / level).round() * level - 1).clamp(-1, 1)
 
 
 def digits() -> Dataset:

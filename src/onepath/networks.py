@@ -1,18 +1,18 @@
-r"""Networks $v_\theta(t, x, y)$: the only module that may know that a state is an image.
+r"""Networks $v_\theta(t, x, y)$: fields whose weights are learned.
 
 A network is called as `net(t, x, y=None)` with states (n, d), a time of shape () or (n,) and class
 labels. One label more than there are classes stands for "no class": a network that meets it in
 training learns the conditional fields and the unconditional one at once. `given` and
 `unconditional` turn a network into the fields that the rest of the package works with.
 
-There is one architecture so far, a residual perceptron, which suffices for images of 8×8 pixels.
-Convolutions and attention are not covered.
+The architecture here is a residual perceptron, which suffices for the plane and for images of 8×8
+pixels; `images` has one with convolutions.
 """
 
 from math import pi
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 from torch.nn.utils import skip_init
@@ -50,57 +50,38 @@ class MLP(nn.Module):
                 f"got {dim}, {width}, {depth} and {classes}."
             )
         self.dim, self.width, self.depth, self.classes = dim, width, depth, classes
-        octaves = torch.arange(16, dtype=torch.float32) / 2
-        self.register_buffer("frequencies", 0.5 * pi * 2**octaves, persistent=False)
-        self.time = _linear(2 * len(octaves), width, generator)
-        self.label = _embedding(classes + 1, width, generator) if classes else None
-        self.enter = _linear(dim, width, generator)
-        self.shifts = nn.ModuleList(_linear(width, width, generator) for _ in range(depth))
-        self.layers = nn.ModuleList(_linear(width, width, generator) for _ in range(depth))
-        self.leave = _linear(width, dim, generator)
+        linear = lambda m, n: filled(nn.Linear, m, n, generator=generator)
+        self.register_buffer("frequencies", frequencies(), persistent=False)
+        self.time = linear(2 * len(self.frequencies), width)
+        self.label = embedding(classes + 1, width, generator) if classes else None
+        self.enter = linear(dim, width)
+        self.shifts = nn.ModuleList(linear(width, width) for _ in range(depth))
+        self.layers = nn.ModuleList(linear(width, width) for _ in range(depth))
+        self.leave = linear(width, dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     @property
     def architecture(self) -> dict[str, str | int]:
-        """What `build` needs to make this network again."""
+        """What `checkpoints.build` needs to make this network again."""
         sizes = {"dim": self.dim, "width": self.width, "depth": self.depth}
         return {"name": "MLP"} | sizes | {"classes": self.classes}
 
     def forward(self, t: Time, x: Points, y: Labels | None = None) -> Points:
         """The field at (t, x), given the classes y; without y, given "no class".
 
-        Raises ValueError for labels of a network that has no classes, or not one per state.
+        Raises ValueError for states of another dimension, for labels of a network that has no
+        classes, and for labels that are not one per state.
         """
-        phase = t.to(x).reshape(-1, 1) * self.frequencies
-        about = self.time(torch.cat([phase.cos(), phase.sin()], dim=1))
-        if self.label is not None:
-            nobody = torch.full((1,), self.classes, device=x.device)
-            about = about + self.label(nobody if y is None else _checked(y, x))
-        elif y is not None:
-            raise ValueError("this network was built with classes=0, got labels; leave them out.")
-        about, h = silu(about), self.enter(x)
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"states are (n, {self.dim}), got {tuple(x.shape)}.")
+        labels = check_labels(self, x, y)
+        about = self.time(waves(t, x, self.frequencies))
+        about = silu(about if labels is None else about + self.label(labels))
+        h = self.enter(x)
         for shift, layer in zip(self.shifts, self.layers):
             h = h + layer(silu(h + shift(about)))
         return self.leave(silu(h))
-
-
-ARCHITECTURES = {"MLP": MLP}
-
-
-def build(architecture: dict[str, str | int], generator: torch.Generator) -> nn.Module:
-    """The network that a description describes, with fresh weights.
-
-    Raises ValueError for a name or a set of sizes that this version does not know.
-    """
-    sizes = {key: size for key, size in architecture.items() if key != "name"}
-    name = architecture.get("name")
-    if name not in ARCHITECTURES or set(sizes) != {"dim", "width", "depth", "classes"}:
-        raise ValueError(
-            f"an architecture has a name out of {', '.join(ARCHITECTURES)} and the sizes dim, "
-            f"width, depth and classes, got {architecture}; a newer onepath may know it."
-        )
-    return ARCHITECTURES[name](**sizes, generator=generator)
 
 
 def given(net: nn.Module, y: Labels) -> Field:
@@ -133,7 +114,18 @@ def drop_labels(net: nn.Module, y: Labels, share: float, generator: torch.Genera
     return torch.where(drop, net.classes, y)
 
 
-def _checked(y: Tensor, x: Tensor) -> Tensor:
+def check_labels(net: nn.Module, x: Points, y: Labels | None) -> Int[Tensor, "m"] | None:
+    """The labels that `net` looks up: y, "no class" for all if there is no y, none without classes.
+
+    Raises ValueError for labels of a network without classes, and unless there is one int64 label
+    for each state.
+    """
+    if not net.classes:
+        if y is not None:
+            raise ValueError("this network was built with classes=0, got labels; leave them out.")
+        return None
+    if y is None:
+        return torch.full((1,), net.classes, device=x.device)
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(
             f"labels are int64, one for each of {len(x)} states, got {tuple(y.shape)} {y.dtype}."
@@ -141,16 +133,28 @@ def _checked(y: Tensor, x: Tensor) -> Tensor:
     return y
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """PyTorch's own default law for a layer, drawn from a generator instead of the global one."""
-    layer = skip_init(nn.Linear, inputs, outputs)
-    bound = inputs**-0.5
+def frequencies() -> Float[Tensor, "f"]:
+    r"""$\omega_k = \frac\pi2\,2^{k/2}$ for k = 0 … 15."""
+    return 0.5 * pi * 2 ** (torch.arange(16, dtype=torch.float32) / 2)
+
+
+def waves(t: Time, x: Points, omega: Float[Tensor, "f"]) -> Float[Tensor, "m g"]:
+    r"""$\cos\omega_kt$ and $\sin\omega_kt$, a row for each time, with the dtype and device of x."""
+    phase = t.to(x).reshape(-1, 1) * omega
+    return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+def filled(kind: type[nn.Module], *sizes: int, generator: torch.Generator, **shape: int):
+    """A layer with PyTorch's own default law, drawn from a generator instead of the global one."""
+    layer = skip_init(kind, *sizes, **shape)
+    bound = layer.weight[0].numel() ** -0.5
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
     return layer
 
 
-def _embedding(count: int, width: int, generator: torch.Generator) -> nn.Embedding:
+def embedding(count: int, width: int, generator: torch.Generator) -> nn.Embedding:
+    """A table of standard normal vectors, one for each label."""
     table = skip_init(nn.Embedding, count, width)
     nn.init.normal_(table.weight, std=1.0, generator=generator)
     return table

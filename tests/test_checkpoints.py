@@ -1,0 +1,125 @@
+"""A checkpoint says what its network is, comes back as it was, and nothing foreign is loaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+
+from onepath import checkpoints
+from onepath.checkpoints import Trained, load, save
+from small_runs import run
+
+
+@pytest.fixture
+def finished(tmp_path) -> tuple[Path, Trained]:
+    trained = run(None, 10)
+    save(tmp_path / "net.safetensors", trained)
+    return tmp_path / "net.safetensors", trained
+
+
+def test_a_network_is_loaded_as_it_was_saved(finished, tmp_path):
+    file, trained = finished
+    back = load(file)
+    assert back.about == trained.about and torch.equal(back.losses, trained.losses)
+    weights, found = trained.net.state_dict(), back.net.state_dict()
+    assert set(weights) == set(found)
+    assert all(torch.equal(weights[k], found[k]) for k in weights)
+    full = run(tmp_path / "run.safetensors", 10)
+    again = load(tmp_path / "run.safetensors")
+    x = torch.ones(3, 2)
+    assert torch.equal(again.net(torch.tensor(0.5), x), full.net(torch.tensor(0.5), x))
+
+
+def test_a_checkpoint_says_what_it_is_to_any_reader_of_safetensors(finished):
+    from safetensors import safe_open
+
+    file, trained = finished
+    with safe_open(file, "pt") as opened:
+        note = json.loads(opened.metadata()["onepath"])
+    assert note["about"]["architecture"] == trained.net.architecture
+    assert note["about"]["format"] == 1 and note["about"]["package"] == checkpoints.__version__
+    assert note["about"]["steps"] == note["run"]["step"] == 10
+
+
+def rewritten(file: Path, change) -> None:
+    """Write the file again with another note, and a digest that fits it."""
+    raw = file.read_bytes()
+    tensors = read_tensors(raw)
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+    note = json.loads(header["onepath"])
+    del note["sha256"]
+    change(note, tensors)
+    note["sha256"] = checkpoints._digest(note, tensors)
+    file.write_bytes(tensor_bytes(tensors, {"onepath": json.dumps(note)}))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda n, w: n["about"].update(format=2), "format is one of 1, got 2; a newer version"),
+        (lambda n, w: n["about"].update(interpolant="cosine"), "interpolant is .* got 'cosine'"),
+        (lambda n, w: n["about"].update(prediction="flow"), "prediction is .* got 'flow'"),
+        (lambda n, w: n["about"].update(licence="?"), "does not know, got .*licence"),
+        (lambda n, w: n["about"].pop("data"), "does not know"),
+        (lambda n, w: n["about"]["architecture"].update(name="UNet"), "out of MLP"),
+        (lambda n, w: n["about"]["architecture"].update(width=9), "those of the architecture"),
+        (lambda n, w: n["run"].update(step=9), "a finished run, got one at step 9 of 10"),
+        (lambda n, w: w.pop("average.enter.weight"), "a difference at enter.weight"),
+        (lambda n, w: w.update({"average.more": torch.ones(2)}), "a difference at more"),
+        (
+            lambda n, w: w.update({"average.enter.bias": w["average.enter.bias"].double()}),
+            "a difference at enter.bias",
+        ),
+    ],
+)
+def test_what_is_not_known_is_refused(finished, change, message):
+    file, _ = finished
+    rewritten(file, change)
+    with pytest.raises(ValueError, match=message):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"\x80\x04pickle", b"PK\x03\x04" + bytes(100), bytes(64), b"\xff" * 64],
+)
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged or none|not written by onepath"):
+        load(file)
+
+
+def test_safetensors_of_others_are_refused(tmp_path):
+    file = tmp_path / "net.safetensors"
+    for metadata in (None, {"format": "pt"}):
+        file.write_bytes(tensor_bytes({"w": torch.ones(2)}, metadata))
+        with pytest.raises(ValueError, match="not written by onepath"):
+            load(file)
+    with pytest.raises(FileNotFoundError, match="there must be a checkpoint"):
+        load(tmp_path / "absent")
+
+
+def test_a_file_cut_or_flipped_anywhere_is_refused(finished):
+    file, _ = finished
+    raw = file.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for cut in torch.randint(len(raw), (20,), generator=generator).tolist():
+        file.write_bytes(raw[:cut])
+        with pytest.raises(ValueError):
+            load(file)
+    for place in torch.randint(len(raw), (60,), generator=generator).tolist():
+        flipped = bytearray(raw)
+        flipped[place] ^= 1 << (place % 8)
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError):
+            load(file)
+
+
+def test_a_finished_network_is_no_run_to_go_on_with(finished):
+    file, _ = finished
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(file, 10)
