@@ -100,12 +100,12 @@ def latent_score(latent: Field, path: Interpolant) -> Field:
 
 
 def latent_dynamics(velocity: Field, latent: Field, path: Interpolant, c: float) -> Dynamics:
-    r"""The diffusion with the path's densities whose noise is in proportion to the latent one.
+    r"""The diffusion with the path's densities whose drift contains the mean latent itself.
 
-    $$ dX_t = \big[v_t - c\,\gamma_t\,\mathbb E[z|x_t]\big]\,dt + \sqrt{2c}\,\gamma_t\,dW_t . $$
+    $$ dX_t = \big[v_t - c\,\mathbb E[z|x_t]\big]\,dt + \sqrt{2c\,\gamma_t}\,dW_t . $$
 
-    It is `with_noise` at $\eta_t^2 = 2c\,\gamma_t^2$: the ½ is spent, one $\gamma$ of the noise
-    cancels that of the score, and nothing is divided. c is a rate, 1/time; c = 0 is the flow and
+    It is `with_noise` at $\eta_t^2 = 2c\,\gamma_t$: the 2 meets the ½ before the score, $\gamma$
+    the one below the latent, and nothing is divided. c is a speed, length/time; c = 0 is the flow and
     does not call `latent`.
 
     Raises ValueError unless c is nonnegative and finite.
@@ -115,14 +115,13 @@ def latent_dynamics(velocity: Field, latent: Field, path: Interpolant, c: float)
     """
     _refuse_no_latent(path)
     if not 0 <= c < float("inf"):
-        raise ValueError(f"noise is added at a rate c >= 0 that is finite, got {c}.")
+        raise ValueError(f"a speed c is nonnegative and finite, got {c}.")
     if c == 0:
         return Dynamics(velocity)
-
-    def drift(t: Time, x: Points) -> Points:
-        return velocity(t, x) - per_point(c * path.gamma2(t).sqrt()) * latent(t, x)
-
-    return Dynamics(drift, lambda t: (2 * c * path.gamma2(t)).sqrt())
+    return Dynamics(
+        lambda t, x: velocity(t, x) - c * latent(t, x),
+        lambda t: (2 * c * path.gamma2(t).sqrt()).sqrt(),
+    )
 
 
 def _slope(path: Interpolant, t: Time, x0: Points, x1: Points) -> Points:
