@@ -6,7 +6,7 @@ import torch
 
 from .calculus import gradient
 from .exercises_start import Answer, Test
-from .interpolants import trigonometric
+from .interpolants import linear, trigonometric
 from .measures import Mixture
 from .oracles import MixturePath
 from .verify import continuity, fokker_planck
@@ -78,8 +78,73 @@ def class_copy(answer: Answer) -> Iterator[Test]:
         yield "a last step from near a point lands on it", (landed - own).abs().max().item() < 1e-6
 
 
+def find_implicit(answer: Answer) -> Iterator[Test]:
+    """ex:find-implicit, chapter 8."""
+    generator = torch.Generator().manual_seed(8)
+    for d in (1, 2, 3):
+        x = torch.randn(6, d, generator=generator, dtype=torch.float64)
+        M = torch.randn(d, d, generator=generator, dtype=torch.float64)
+        net = lambda x, M=M: (x @ M.mT).sin()
+        phase = x @ M.mT  # the derivative of sin in coordinate i by coordinate i
+        exact = 0.5 * phase.sin().square().sum(1) + (phase.cos() * M.diagonal()).sum(1)
+        error = answer(net, x) - exact
+        yield f"the loss in {d} dimensions", error.abs().max().item() < 1e-9
+
+
+def noise_covariance(answer: Answer) -> Iterator[Test]:
+    """ex:noise-covariance, chapter 8."""
+    for interpolant in (trigonometric, linear):
+        target, x = _circle()[0].target, _circle()[1]
+        path = MixturePath(interpolant, target)
+        noise = lambda t, x, path=path: -path.interpolant.sigma(t) * path.score(t, x)
+        for at in (0.3, 0.8):
+            t = torch.tensor(at, dtype=torch.float64)
+            error = answer(noise, interpolant, t, x) - path.denoiser_cov(t, x)
+            yield f"the covariance at t = {at}", error.abs().max().item() < 1e-8
+
+
+def quiet_target(answer: Answer) -> Iterator[Test]:
+    """ex:quiet-target, chapter 8."""
+    mean, noise = 0.4, torch.tensor([0.3, -1.1, 0.8], dtype=torch.float64)
+    for alpha, sigma, c in ((0.5, 0.5, 1.0), (0.9, 0.2, 0.3), (0.2, 1.5, 4.0)):
+        state = 0.7
+        data = (state - sigma * noise) / alpha  # all of them lead to the same state
+        kappa = answer(alpha, sigma, c)
+        targets = -kappa * noise / sigma - (1 - kappa) * (data - mean) / (c * alpha)
+        spread = (targets - targets.mean()).abs().max().item()
+        yield f"no variance for alpha, sigma, c = {alpha}, {sigma}, {c}", spread < 1e-9
+
+
+def half_line(answer: Answer) -> Iterator[Test]:
+    """ex:half-line, chapter 8."""
+    x = torch.linspace(0, 40, 40_001, dtype=torch.float64)
+    weight = torch.full_like(x, 1e-3)
+    weight[[0, -1]] *= 0.5
+    cases = {
+        "waiting times": (lambda x: -x, lambda x: -torch.ones_like(x)),
+        "the positive half of a normal": (lambda x: -0.5 * x**2, lambda x: -x),
+    }
+    for name, (log_density, score) in cases.items():
+        law = weight * log_density(x).exp()
+        law = law / law.sum()
+        constant = 0.5 * law @ (x * score(x) ** 2)
+        for field, slope in (
+            (lambda x: torch.full_like(x, -0.5), torch.zeros_like),
+            (lambda x: (2 * x).sin() - 1, lambda x: 2 * (2 * x).cos()),
+        ):
+            distance = 0.5 * law @ (x * (field(x) - score(x)) ** 2)
+            loss = answer(field(x), slope(x), x)
+            gap = (law @ loss + constant - distance).abs().item()
+            each = loss.shape == x.shape
+            yield f"half of the weighted distance, for {name}", each and gap < 1e-5
+
+
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:trigonometric-score": trigonometric_score,
     "ex:fading-noise": fading_noise,
     "ex:class-copy": class_copy,
+    "ex:find-implicit": find_implicit,
+    "ex:noise-covariance": noise_covariance,
+    "ex:quiet-target": quiet_target,
+    "ex:half-line": half_line,
 }

@@ -76,3 +76,35 @@ def profiles(
         shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
         fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     return fig
+
+
+def fits_of_a_curve(
+    x: Float[Tensor, "g"],
+    exact: Float[Tensor, "g"] | Float[Tensor, "p g"],
+    panels: dict[str, Float[Tensor, "m g"]],
+    wrong: tuple[str, ...] = (),
+    labels: tuple[str, str] = ("", ""),
+    dashed: Float[Tensor, "p g"] | None = None,
+) -> Figure:
+    """An exact curve in every panel, black, and over it the curves that were fitted to it.
+
+    Args:
+        exact: one curve for all panels, or one for each.
+        panels: fitted curves by panel title, one a row.
+        wrong: titles of the panels that show a deliberate mistake.
+        labels: names of the two axes.
+        dashed: another curve for each panel, dashed and vermilion.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(7, 2.3), sharex=True, sharey=True, squeeze=False
+        )
+        for k, ((title, fits), ax) in enumerate(zip(panels.items(), axes[0])):
+            colour = WRONG if title in wrong else COMPUTED
+            ax.plot(x, fits.mT, color=colour, lw=0.6 if len(fits) > 4 else 1.4, alpha=0.8)
+            ax.plot(x, exact if exact.ndim == 1 else exact[k], color=EXACT, lw=1.3)
+            if dashed is not None:
+                ax.plot(x, dashed[k], color=WRONG, ls="--", lw=1)
+            ax.set(title=title, xlabel=labels[0])
+        axes[0, 0].set_ylabel(labels[1])
+    return fig
