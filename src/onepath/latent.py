@@ -105,8 +105,8 @@ def latent_dynamics(velocity: Field, latent: Field, path: Interpolant, c: float)
     $$ dX_t = \big[v_t - c\,\mathbb E[z|x_t]\big]\,dt + \sqrt{2c\,\gamma_t}\,dW_t . $$
 
     It is `with_noise` at $\eta_t^2 = 2c\,\gamma_t$: the 2 meets the ½ before the score, $\gamma$
-    the one below the latent, and nothing is divided. c is a speed, length/time; c = 0 is the flow and
-    does not call `latent`.
+    the one below the latent, and nothing is divided. c is a speed, length/time; c = 0 is the flow
+    and does not call `latent`.
 
     Raises ValueError unless c is nonnegative and finite.
 
