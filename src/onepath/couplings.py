@@ -11,7 +11,7 @@ A coupling is any function of (x0, x1, generator), two batches of equal size, th
 pair of batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from .shapes import Points
 from .transport import OtherWeights, Weights, gaussian_map
 
 Coupling = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # n starts and n targets
 
 SPARE = 100.0  # logarithm of the largest scaling that is left outside the potentials
 EVERY = 10  # iterations between two looks at the error
@@ -90,6 +91,69 @@ def gaussian_optimal(mean0: Vector, cov0: Matrix, mean1: Vector, cov1: Matrix) -
         return x0, mean1.to(x0) + (x0 - mean0.to(x0)) @ M.to(x0)
 
     return coupling
+
+
+def pool(
+    draw: Draw, coupling: Coupling, size: int, plans: int, generator: torch.Generator
+) -> tuple[Points, Points]:
+    """So many batches of `size` pairs, each coupled by itself, in one: `plans * size` pairs.
+
+    Every pair has the law of the coupling at that size, whatever batches it is served in later. A
+    run that is to be resumed from a checkpoint solves its plans before it begins, and its loss
+    draws rows of the pool.
+
+    Args:
+        draw: independent starts and targets, n of each.
+
+    Book: eq:minibatch-plan.
+    """
+    if min(size, plans) < 1:
+        raise ValueError(f"a pool has plans of one pair or more, got {plans} of {size}.")
+    parts = [coupling(*draw(size, generator), generator) for _ in range(plans)]
+    x0, x1 = zip(*parts)
+    return torch.cat(x0), torch.cat(x1)
+
+
+def served(
+    draw: Draw,
+    coupling: Coupling,
+    size: int,
+    plans: int,
+    batch: int,
+    reuse: int,
+    generator: torch.Generator,
+) -> Iterator[tuple[Points, Points]]:
+    r"""Batches of pairs without end, from one `pool` after the other, each gone through `reuse`
+    times.
+
+    A plan of n points costs about $n^2$ operations and serves `reuse` times as many steps. Each
+    time the pool is shuffled anew and every pair comes once. What this changes: the law of a pair
+    is that of the coupling at `size` exactly, and so is the expectation of every loss, but a run
+    of k steps sees k batch / reuse different pairs instead of k batch. The times (and any latent
+    noise) that a loss draws are fresh at every step.
+
+    Args:
+        size: points of a plan, which sets its bias; it need not be the batch.
+        plans: solved at once. A batch mixes pairs of all of them.
+        batch: pairs to a batch; it divides size * plans.
+
+    Source: here.
+    """
+    if min(size, plans, batch, reuse) < 1 or size * plans % batch:
+        raise ValueError(
+            "size, plans, batch and reuse are at least 1 and batch divides size * plans, "
+            f"got {size}, {plans}, {batch} and {reuse}."
+        )
+
+    def serve() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            x0, x1 = pool(draw, coupling, size, plans, generator)
+            for _ in range(reuse):
+                order = torch.randperm(len(x0), generator=generator, device=x0.device)
+                for rows in order.split(batch):
+                    yield x0[rows], x1[rows]
+
+    return serve()
 
 
 @dataclass(frozen=True)
