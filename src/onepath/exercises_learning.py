@@ -6,7 +6,7 @@ import torch
 
 from .calculus import gradient
 from .exercises_start import Answer, Test
-from .interpolants import linear, trigonometric
+from .interpolants import linear, trigonometric, variance_preserving
 from .measures import Mixture
 from .oracles import MixturePath
 from .verify import continuity, fokker_planck
@@ -139,6 +139,73 @@ def half_line(answer: Answer) -> Iterator[Test]:
             yield f"half of the weighted distance, for {name}", each and gap < 1e-5
 
 
+def their_v(answer: Answer) -> Iterator[Test]:
+    """ex:their-v, chapter 9."""
+    _, x = _circle()
+    for name, schedule in (("variance-preserving", variance_preserving()), ("linear", linear)):
+        path = MixturePath(schedule, _circle()[0].target)
+
+        def theirs(t, x, path=path, i=schedule):
+            noise = -i.sigma(t) * gradient(path.log_density, t, x)
+            return i.sigma(t) * path.denoiser(t, x) - i.alpha(t) * noise
+
+        for at in (0.2, 0.7):
+            t = torch.tensor(at, dtype=torch.float64)
+            error = answer(schedule, theirs, t, x) - path.denoiser(t, x)
+            yield (
+                f"the mean of the data on the {name} path at t = {at}",
+                error.abs().max().item() < 1e-8,
+            )
+
+
+def step_weight(answer: Answer) -> Iterator[Test]:
+    """ex:step-weight, chapter 9."""
+    for a, b in ((0.2, 0.5), (0.6, 0.65), (0.9, 0.99)):
+        alpha, beyond = (torch.tensor(v, dtype=torch.float64) for v in (a, b))
+        sigma, later = (1 - alpha**2).sqrt(), (1 - beyond**2).sqrt()
+        kept = alpha * later / (beyond * sigma)  # of the noise in the state
+        x1, eps, nu = (torch.tensor(v, dtype=torch.float64) for v in (0.7, -1.1, 0.4))
+        x = alpha * x1 + sigma * eps
+        guess = alpha * x - sigma * nu
+        means = [beyond * m + kept * later * (x - alpha * m) / sigma for m in (x1, guess)]
+        std = later * (1 - kept**2).sqrt()
+        laws = (torch.distributions.Normal(mean, std) for mean in means)
+        exact = torch.distributions.kl_divergence(*laws)
+        error = answer(a, b) * (alpha * eps - sigma * x1 - nu) ** 2 - exact
+        yield (
+            f"the divergence of the two Gaussians for the step from {a} to {b}",
+            bool(abs(error) < 1e-9),
+        )
+
+
+def several_noises(answer: Answer) -> Iterator[Test]:
+    """ex:several-noises, chapter 9."""
+    means = torch.tensor([3.0, 0.1, 0.5, 1.0], dtype=torch.float64)
+    variances = torch.tensor([0.2, 4.0, 1.0, 0.3], dtype=torch.float64)
+    for n in (1, 3, 50):
+        p = answer(means, variances, n)
+        yield "probabilities, one for each bin", p.shape == (4,) and bool((p > 0).all())
+        yield "they sum to one", bool((p.sum() - 1).abs() < 1e-9)
+        second = lambda q, n=n: ((means**2 + variances / n) / q).sum()
+        for k in range(4):
+            for move in (1e-3, -1e-3):
+                other = p * (1 + move * (torch.arange(4) == k))
+                better = second(other / other.sum()) < second(p) - 1e-12
+                yield f"no other probabilities are better, with n = {n}", not bool(better)
+
+
+def shifted_data(answer: Answer) -> Iterator[Test]:
+    """ex:shifted-data, chapter 9."""
+    for alpha, sigma, m, C in ((0.3, 0.7, 2.0, 0.5), (1.0, 3.0, -1.0, 4.0), (0.8, 0.6, 0.0, 1.0)):
+        skip, shift, out = (float(v) for v in answer(alpha, sigma, m, C))
+        centre = m - skip * alpha * m - shift
+        yield "the target has mean zero", abs(centre) < 1e-9
+        left = lambda c, a=alpha, s=sigma, C=C: (1 - c * a) ** 2 * C + c**2 * s**2
+        yield "the target has variance one", out > 0 and abs(left(skip) / out**2 - 1) < 1e-9
+        least = min(left(skip + 1e-3), left(skip - 1e-3))
+        yield "no other skip leaves less", left(skip) <= least
+
+
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:trigonometric-score": trigonometric_score,
     "ex:fading-noise": fading_noise,
@@ -147,4 +214,8 @@ TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:noise-covariance": noise_covariance,
     "ex:quiet-target": quiet_target,
     "ex:half-line": half_line,
+    "ex:their-v": their_v,
+    "ex:step-weight": step_weight,
+    "ex:several-noises": several_noises,
+    "ex:shifted-data": shifted_data,
 }
