@@ -182,28 +182,28 @@ def wasteful_pairs(answer: Answer) -> Iterator[Test]:
 
 def third_guess(answer: Answer) -> Iterator[Test]:
     """ex:third-guess, chapter 11."""
-    for tau in (0.4, 1.7):
-        path, t, x = _two_sided(tau)
+    for level in (0.4, 1.7):
+        path, t, x = _two_sided(level)
         slope = path.denoiser(t, x) - path.base_denoiser(t, x)
-        found = answer(tau, t, x, slope, path.latent_denoiser(t, x))
+        found = answer(level, t, x, slope, path.latent_denoiser(t, x))
         score = gradient(path.log_density, t, x)
-        gap = (found - path.velocity(t, x) - 0.5 * tau * score).abs().max()
-        yield f"velocity plus half of τ times the score, at τ = {tau}", bool(gap < 1e-9)
+        gap = (found - path.velocity(t, x) - 0.5 * level * score).abs().max()
+        yield f"velocity plus half of τ times the score, at τ = {level}", bool(gap < 1e-9)
 
 
 def own_speed(answer: Answer) -> Iterator[Test]:
     """ex:own-speed, chapter 11."""
     angles = (torch.arange(2000, dtype=torch.float64) + 0.5) * torch.pi / 2000
     t = (1 + angles.cos()) / 2
-    for tau, e_v, e_z in ((1.0, 1.0, 1.0), (0.3, 0.2, 1.5), (4.0, 2.0, 0.1)):
-        gamma = (tau * t * (1 - t)).sqrt()
+    for level, e_v, e_z in ((1.0, 1.0, 1.0), (0.3, 0.2, 1.5), (4.0, 2.0, 0.1)):
+        gamma = (level * t * (1 - t)).sqrt()
         in_angle = (t * (1 - t)).sqrt() * torch.pi / 2000
         cost = lambda c, g=gamma, w=in_angle, v=e_v, z=e_z: (
             ((v**2 + c**2 * z**2) / (4 * c * g) * w).sum().item()
         )
-        c, least = (float(value) for value in answer(tau, e_v, e_z))
+        c, least = (float(value) for value in answer(level, e_v, e_z))
         yield (
-            f"no better speed near by, for τ = {tau} and errors {e_v} and {e_z}",
+            f"no better speed near by, for τ = {level} and errors {e_v} and {e_z}",
             c > 0 and cost(c) < min(cost(0.99 * c), cost(1.01 * c)),
         )
         yield "the bound at that speed", abs(least / cost(c) - 1) < 1e-4
@@ -211,14 +211,14 @@ def own_speed(answer: Answer) -> Iterator[Test]:
 
 def found_gamma(answer: Answer) -> Iterator[Test]:
     """ex:find-gamma, chapter 11."""
-    for tau in (0.4, 1.7):
-        path, _, x = _two_sided(tau)
-        drift = lambda t, x, p=path, tau=tau: answer(p.velocity, p.latent_denoiser, tau, t, x)
+    for level in (0.4, 1.7):
+        path, _, x = _two_sided(level)
+        drift = lambda t, x, p=path, k=level: answer(p.velocity, p.latent_denoiser, k, t, x)
         for at in (0.15, 0.7):
             time = torch.tensor(at, dtype=torch.float64)
-            eta = constant(tau**0.5)
+            eta = constant(level**0.5)
             residual = fokker_planck(path.log_density, drift, eta, time, x).abs().max()
-            yield f"Fokker–Planck with η² = τ = {tau}, at t = {at}", bool(residual < 1e-8)
+            yield f"Fokker–Planck with η² = τ = {level}, at t = {at}", bool(residual < 1e-8)
 
 
 def _two_sided(tau: float) -> tuple[MixturePath, torch.Tensor, torch.Tensor]:
