@@ -8,6 +8,7 @@ from .calculus import gradient
 from .exercises_start import Answer, Test
 from .interpolants import linear, trigonometric, variance_preserving
 from .measures import Mixture
+from .metrics import wasserstein2
 from .oracles import MixturePath
 from .verify import continuity, fokker_planck
 
@@ -206,10 +207,29 @@ def shifted_data(answer: Answer) -> Iterator[Test]:
         yield "no other skip leaves less", left(skip) <= least
 
 
+def class_pairs(answer: Answer) -> Iterator[Test]:
+    """ex:class-pairs, chapter 13."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(24) % 3
+    x0 = torch.randn(24, 2, generator=generator, dtype=torch.float64)
+    x1 = torch.randn(24, 2, generator=generator, dtype=torch.float64) + 2 * y[:, None]
+    a, b, labels = answer(x0, x1, y, generator)
+    known = {tuple(row): label for row, label in zip(x1.tolist(), y.tolist())}
+    met = [known.get(tuple(row)) for row in b.tolist()]
+    yield "each image comes with its own label", met == labels.tolist()
+    for c in range(3):
+        wanted, mine = sorted(x0[y == c].tolist()), sorted(a[labels == c].tolist())
+        yield f"the noises of class {c} are those that stood beside it", wanted == mine
+        cost = (a - b)[labels == c].square().sum().item()
+        least = 8 * wasserstein2(x0[y == c], x1[y == c]) ** 2
+        yield f"no pairs of class {c} are cheaper", abs(cost - least) < 1e-8
+
+
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:trigonometric-score": trigonometric_score,
     "ex:fading-noise": fading_noise,
     "ex:class-copy": class_copy,
+    "ex:class-pairs": class_pairs,
     "ex:find-implicit": find_implicit,
     "ex:noise-covariance": noise_covariance,
     "ex:quiet-target": quiet_target,
