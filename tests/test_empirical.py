@@ -79,8 +79,10 @@ def test_the_velocity_is_the_mean_slope_and_the_denoiser_the_mean_datum(name, ge
     test = torch.stack([(x[:, 1] + t).sin(), x[:, 0].cos() * t + 0.5], dim=1)
     for field, target in ((path.velocity, slope), (path.denoiser, x1)):
         expect(mean("eq:memorisation", ((field(t, x) - target) * test).sum(1), 0.0))
-        wrong = ((field(1 - t, x) - target) * test).sum(1)
-        refute(mean("eq:memorisation", wrong, 0.0), "clock: t read as 1 - t")
+        early = field(0.8 * t, x)
+        away = early - field(t, x)
+        expect(mean("eq:memorisation", ((field(t, x) - target) * away).sum(1), 0.0))
+        refute(mean("eq:memorisation", ((early - target) * away).sum(1), 0.0), "clock: too early")
 
 
 def test_the_spread_of_the_data_is_the_derivative_of_the_denoiser(generator):
@@ -124,7 +126,8 @@ def test_at_the_ends_the_denoiser_is_the_mean_and_the_nearest_point(generator):
     pair = Empirical(
         torch.tensor([[-1.0], [1.0]], dtype=F64), torch.tensor([0.25, 0.75], dtype=F64)
     )
-    assert EmpiricalPath(linear, pair).denoiser(scalar(1.0), between).item() == 0.5
+    tied = EmpiricalPath(linear, pair).denoiser(scalar(1.0), between).item()
+    assert abs(tied - 0.5) < 1e-12
     mixed = path.denoiser(torch.tensor([0.0, 1.0], dtype=F64), x[:2])
     assert torch.allclose(mixed[0], DATA.mean) and torch.equal(mixed[1], nearest[1])
     assert path.denoiser_cov(scalar(1.0), x).abs().max() < 1e-20
@@ -182,5 +185,3 @@ def test_what_has_no_density_or_no_answer_is_refused(generator):
         EmpiricalPath(linear, Empirical(WHERE, nothing))
     with pytest.raises(ValueError, match=r"points are \(n, 2\)"):
         path.denoiser(scalar(0.5), x[:, :1])
-    with pytest.raises(ValueError, match=r"shape \(\) or \(n,\) = \(2,\)"):
-        path.denoiser(torch.tensor([0.1, 0.2, 0.3], dtype=F64), x)
