@@ -113,31 +113,33 @@ def fits_of_a_curve(
 def budgets(
     x: Float[Tensor, "m"],
     panels: dict[str, dict[str, Float[Tensor, "m"]]],
-    labels: tuple[str, str],
-    floor: float | None = None,
+    label: str,
+    floors: dict[str, float] | None = None,
 ) -> Figure:
     """What a budget buys: lines over it on logarithmic axes, panels side by side; a name has one
     colour in all panels.
 
     Args:
-        labels: names of the two axes, which all panels share.
-        floor: a black line across all panels, which nothing needs to be below.
+        label: name of the budget; what it buys is the title of a panel.
+        floors: a black line in each panel, by title: below it differences are chance.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     ink = dict(zip(names, (COMPUTED, *OTHERS, "#999999")))
-    marker = "o" if len(x) < 12 else None
+    few = len(x) < 12
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(panels), figsize=(6.6, 3.0), sharey=True, squeeze=False)
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(6.6, 3.0), sharey=floors is None, squeeze=False
+        )
         for (title, panel), ax in zip(panels.items(), axes[0]):
             for name, y in panel.items():
-                ax.plot(x, y, color=ink[name], marker=marker, ms=3.5, lw=1, label=name)
-            if floor is not None:
-                ax.axhline(floor, color=EXACT, lw=1, label="real against real")
-            ax.set(title=title, xscale="log", yscale="log", xlabel=labels[0])
-            if marker:
+                style = {"marker": "o", "ms": 3.5} if few else {}
+                ax.plot(x, y, color=ink[name], lw=1, label=name, **style)
+            if floors is not None:
+                ax.axhline(floors[title], color=EXACT, lw=1, label="real against real")
+            ax.set(title=title, xscale="log", yscale="log", xlabel=label)
+            if few:
                 ax.set_xticks(x.tolist(), [f"{value:g}" for value in x.tolist()])
-                ax.minorticks_off()
-        axes[0, 0].set_ylabel(labels[1])
+                ax.xaxis.set_minor_locator(plt.NullLocator())
         shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
         fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     return fig
