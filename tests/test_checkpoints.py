@@ -9,7 +9,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 
 from onepath import checkpoints
-from onepath.checkpoints import Trained, load, save
+from onepath.checkpoints import Trained, load, save, shipped
 from small_runs import run
 
 
@@ -62,6 +62,7 @@ def rewritten(file: Path, change) -> None:
         (lambda n, w: n["about"].update(format=2), "format is one of 1, got 2; a newer version"),
         (lambda n, w: n["about"].update(interpolant="cosine"), "interpolant is .* got 'cosine'"),
         (lambda n, w: n["about"].update(prediction="flow"), "prediction is .* got 'flow'"),
+        (lambda n, w: n["about"].update(coupling="mutual"), "coupling is .* got 'mutual'"),
         (lambda n, w: n["about"].update(licence="?"), "does not know, got .*licence"),
         (lambda n, w: n["about"].pop("data"), "does not know"),
         (lambda n, w: n["about"]["architecture"].update(name="UNet"), "out of MLP"),
@@ -123,3 +124,60 @@ def test_a_finished_network_is_no_run_to_go_on_with(finished):
     file, _ = finished
     with pytest.raises(ValueError, match="belongs to another run"):
         run(file, 10)
+
+
+# --- in half precision, and with the package
+
+
+def test_half_precision_rounds_each_weight_and_halves_the_file(finished, tmp_path):
+    file, trained = finished
+    half = tmp_path / "half.safetensors"
+    save(half, trained, torch.float16)
+    back = load(half)
+    for name, w in trained.net.state_dict().items():
+        found = back.net.state_dict()[name]
+        assert found.dtype == torch.float32
+        assert torch.allclose(found, w, rtol=2**-11, atol=1e-7)
+    tensors = lambda f: sum(w.numel() * w.element_size() for w in read_tensors(f).values())
+    losses = 4 * len(trained.losses)
+    assert 2 * (tensors(half.read_bytes()) - losses) == tensors(file.read_bytes()) - losses
+
+
+def test_a_file_in_half_precision_says_so_or_is_refused(finished, tmp_path):
+    _, trained = finished
+    half = tmp_path / "half.safetensors"
+    save(half, trained, torch.float16)
+    rewritten(half, lambda n, w: n["run"].update(dtype="torch.float32"))
+    with pytest.raises(ValueError, match="those of the architecture"):
+        load(half)
+
+
+def test_weights_too_large_for_half_precision_are_refused(finished, tmp_path):
+    _, trained = finished
+    with torch.no_grad():
+        trained.net.enter.weight[0, 0] = 1e6
+    with pytest.raises(ValueError, match="finite in torch.float16, got inf or nan"):
+        save(tmp_path / "half", trained, torch.float16)
+    assert not (tmp_path / "half").exists()
+
+
+FOLDER = Path(checkpoints.__file__).with_name("weights")
+NAMES = sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+
+
+def test_what_is_shipped_takes_less_than_five_megabytes():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 5_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_network_is_ready_to_be_evaluated(name):
+    trained = shipped(name)
+    assert len(trained.losses) == trained.about.steps and trained.losses.isfinite().all()
+    x = torch.zeros(2, trained.net.dim)
+    assert trained.net(torch.tensor(0.5), x).isfinite().all()
+    assert not any(p.requires_grad for p in trained.net.parameters())
+
+
+def test_a_network_that_is_not_shipped_is_refused_by_its_name():
+    with pytest.raises(ValueError, match="come with onepath are digits-data, .* got 'imagenet'"):
+        shipped("imagenet")

@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from onepath import data
-from onepath.data import Dataset, digits, fashion_mnist, mnist, mnist5000, split
+from onepath.data import (
+    Dataset,
+    dequantized,
+    digits,
+    fashion_mnist,
+    mnist,
+    mnist5000,
+    rounded,
+    split,
+)
+from onepath.verify import expect, mean, refute
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +228,46 @@ def test_pixels_outside_their_range_are_refused(monkeypatch):
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: raw)
     with pytest.raises(ValueError, match="between 0 and 16, got 0.0 to 17"):
         digits()
+
+
+def test_a_level_of_grey_is_the_step_between_two_pixels(small):
+    values = small.points.unique()
+    assert len(values) == 17 and torch.allclose(values.diff(), torch.full((16,), small.level))
+    assert mnist5000().level == pytest.approx(2 / 255)
+
+
+@pytest.mark.parametrize("level", [0.125, 2 / 255, 3.0])
+def test_dequantized_images_are_uniform_on_cubes_and_rounding_undoes_it(level, generator):
+    """Mean zero, variance w²/12, and no correlation with the pixel itself."""
+    count = round(2 / level) + 1 if level < 2 else 1
+    pixels = torch.randint(count, (4000, 2), generator=generator)
+    x = pixels * level - 1.0
+    noise = dequantized(x, level, generator) - x
+    assert noise.abs().max() <= level / 2 * (1 + 1e-5)
+    expect(mean("eq:dequantized", noise[:, 0].double(), 0.0))
+    expect(mean("eq:dequantized", noise[:, 1].double() ** 2, level**2 / 12))
+    refute(mean("eq:dequantized", noise[:, 0].double() + level / 2, 0.0), "sign: one side only")
+    expect(mean("eq:dequantized", (noise[:, 0] * x[:, 0]).double(), 0.0))
+    if level < 2:
+        assert torch.allclose(rounded(x + 0.99 * noise, level), x, atol=1e-6)
+
+
+def test_rounding_gives_the_nearest_level_within_the_range():
+    x = torch.tensor([[-1.4, -0.99], [0.07, 0.93], [0.94, 1.2]])
+    wanted = torch.tensor([[-1.0, -1.0], [0.125, 0.875], [1.0, 1.0]])
+    assert torch.allclose(rounded(x, 0.125), wanted)
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, float("nan")])
+def test_levels_without_a_width_are_refused(level, generator):
+    with pytest.raises(ValueError, match="positive width"):
+        dequantized(torch.zeros(2, 2), level, generator)
+    with pytest.raises(ValueError, match="positive width"):
+        rounded(torch.zeros(2, 2), level)
+
+
+def test_infinite_and_missing_pixels_are_counted_by_image(small):
+    points = small.points.clone()
+    points[3, 5], points[3, 6], points[8, 0] = torch.nan, torch.inf, -torch.inf
+    with pytest.raises(ValueError, match="digits: points are finite, got nan or inf in 2 images"):
+        replace(small, points=points)

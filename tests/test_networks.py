@@ -173,3 +173,9 @@ def test_labels_are_dropped_at_the_rate_asked_for(generator):
 def test_bad_input_is_refused(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call(network(), *draw(5))
+
+
+def test_states_of_another_dimension_are_refused():
+    t, x = draw(5, 4)
+    with pytest.raises(ValueError, match=r"states are \(n, 3\), got \(5, 4\)"):
+        network()(t, x)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from . import device, fields
 from .checkpoints import About, Trained, save
+from .couplings import minibatch_optimal
 from .data import Dataset, dequantized, digits, mnist5000, split
 from .dynamics import Dynamics
 from .fields import Row
@@ -27,7 +28,6 @@ from .networks import MLP, drop_labels, given
 from .objectives import regression
 from .solvers import heun, integrate, times
 from .training import Loss, fit, rows, together
-from .transport import optimal_plan
 
 Pairs = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]  # n -> noise, images, y
 
@@ -87,7 +87,7 @@ def optimal_in_each_class(data: Dataset, per_class: int, generator: torch.Genera
         i = own[torch.randint(len(own), (per_class,), generator=generator)]
         x1 = dequantized(data.points[i], data.level, generator)
         x0 = torch.randn(x1.shape, generator=generator)
-        parts.append((x0, x1[optimal_plan(x0, x1).permutation], data.labels[i]))
+        parts.append((*minibatch_optimal(x0, x1, generator), data.labels[i]))
     return stored(*(torch.cat(part) for part in zip(*parts)))
 
 
