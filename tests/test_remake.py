@@ -103,6 +103,46 @@ def test_pairs_of_a_reflow_are_the_two_ends_of_one_flow(train):
     assert not torch.allclose(x1, again.roll(1, 0), atol=1e-1)
 
 
+@pytest.fixture
+def planned(monkeypatch):
+    """What the two makers would train, without training: by name, and the sizes of stored pairs."""
+    plans, sizes = {}, {}
+
+    def train(folder, name, recipe, net, pairs, batch, about, generator):
+        plans[name] = (recipe, net, pairs, batch, about, generator)
+        return name
+
+    def stored(what):
+        def pairs(*arguments):
+            *known, n, generator = arguments
+            sizes[what] = (known[0], n)
+            return what
+
+        return pairs
+
+    monkeypatch.setattr(remake, "train", train)
+    monkeypatch.setattr(remake, "reflow", stored("reflow"))
+    monkeypatch.setattr(remake, "optimal_in_each_class", stored("optimal"))
+    return plans, sizes
+
+
+def test_the_command_plans_what_was_shipped(planned, train, tmp_path):
+    plans, sizes = planned
+    remake.remake_digits(tmp_path)
+    remake.remake_mnist(tmp_path)
+    assert list(plans) == [*remake.RECIPES, "mnist-flow"]
+    for name, (recipe, net, pairs, batch, about, generator) in plans.items():
+        assert about == shipped(name).about and net.architecture == about.architecture
+        assert generator.initial_seed() == 13
+        if recipe.coupling == "independent":
+            loss = remake.loss_on(pairs, recipe, batch)(net, generator)
+            assert len(loss) == (64 if name == "mnist-flow" else 256) == batch
+            assert loss.mean().item() == pytest.approx(shipped(name).losses[0].item(), rel=1e-4)
+    assert plans["digits-reflow"][2] == "reflow" and sizes["reflow"] == ("digits-flow", 20_000)
+    assert plans["digits-optimal"][2] == "optimal" and sizes["optimal"][1] == 2_000
+    assert sizes["optimal"][0].digest == train.digest
+
+
 def test_the_command_says_how_long_it_takes_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     net_of = lambda g: MLP(64, 8, 1, 10, g)
 
