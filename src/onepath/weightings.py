@@ -75,7 +75,7 @@ def likelihood_weight(path: Path) -> Curve:
         if not ((speed >= 0) & (speed < torch.inf)).all():
             raise ValueError(
                 "the likelihood weight is the rate of lambda, which must be finite and not "
-                f"negative, got {_first(speed, (speed >= 0) & (speed < torch.inf))}; "
+                f"negative, got {_first(speed, (speed >= 0) & (speed < torch.inf)):g}; "
                 "stay away from times without noise or without data."
             )
         return speed
@@ -104,7 +104,7 @@ def likelihood_loss(field: Field, path: Path, row: Row, t: Time, x0: Points, x1:
     r"""$\dot\lambda_t\,|\hat\varepsilon_t(x_t) - x_0|^2$ for a field that predicts `row`: nats per
     unit of time.
 
-    Its integral over time and mean over $x_0$ is the middle term of the evidence bound.
+    Its mean over $x_0$, integrated over time, is the middle term of the evidence bound.
 
     Source: Kingma et al. (2021), Variational diffusion models.
     Book: eq:elbo.
@@ -117,8 +117,6 @@ def likelihood_loss(field: Field, path: Path, row: Row, t: Time, x0: Points, x1:
 def start_divergence(path: Path, x1: Points) -> Values:
     r"""$\mathrm{KL}(p(x_0|x_1)\,\|\,\mathcal N(0, \sigma_0^2I)) = \alpha_0^2|x_1|^2/2\sigma_0^2$:
     the first term of the evidence bound.
-
-    The sampler starts at N(0, σ₀²I), and states at t = 0 still carry $\alpha_0x_1$.
 
     Source: here.
     Book: eq:elbo.
@@ -227,7 +225,7 @@ class TimeDensity:
         if not ((h > 0) & (h < torch.inf)).all():
             raise ValueError(
                 "a density of times is positive and finite everywhere, "
-                f"got {_first(h, (h > 0) & (h < torch.inf))}; give rare times a small height, "
+                f"got {_first(h, (h > 0) & (h < torch.inf)):g}; give rare times a small height, "
                 "not 0, or the estimate is biased."
             )
 
@@ -269,9 +267,8 @@ class TimeDensity:
 def best_times(edges: Float[Tensor, "e"], second_moments: Float[Tensor, "m"]) -> TimeDensity:
     r"""The density of times with the least variance: $p_t \propto \sqrt{\mathbb E[Y_t^2]}$.
 
-    $Y_t$ is the random integrand at time t, its weight included, and the moment is not centred: the
-    root mean square, not the mean and not the standard deviation. For gradients it is the root of
-    $\mathbb E|Y_t|^2$.
+    $Y_t$ is the random integrand at time t, its weight included; for a gradient the square is that
+    of its length. The moment is not centred: neither the mean nor the standard deviation will do.
 
     Args:
         edges: increasing times, m + 1 of them.
@@ -283,7 +280,7 @@ def best_times(edges: Float[Tensor, "e"], second_moments: Float[Tensor, "m"]) ->
     if not (second_moments > 0).all():
         raise ValueError(
             "second moments are positive, "
-            f"got {_first(second_moments, second_moments > 0)} among them."
+            f"got {_first(second_moments, second_moments > 0):g} among them."
         )
     return TimeDensity(edges, second_moments.sqrt())
 
@@ -292,7 +289,7 @@ def _weighed(weight: Curve, t: Time) -> Time:
     value = weight(t)
     if not (value >= 0).all():
         raise ValueError(
-            f"the weight of a loss is not negative, got {_first(value, value >= 0)}; "
+            f"the weight of a loss is not negative, got {_first(value, value >= 0):g}; "
             "a negative one rewards errors."
         )
     return value
