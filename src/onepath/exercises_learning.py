@@ -104,6 +104,19 @@ def noise_covariance(answer: Answer) -> Iterator[Test]:
             yield f"the covariance at t = {at}", error.abs().max().item() < 1e-8
 
 
+def plugged_in(answer: Answer) -> Iterator[Test]:
+    """ex:plugged-in, chapter 8."""
+    _, x = _circle()
+    for interpolant in (trigonometric, linear):
+        path = MixturePath(interpolant, _circle()[0].target)
+        for at in (0.3, 0.8):
+            t = torch.tensor(at, dtype=torch.float64)
+            spread = path.denoiser_cov(t, x).diagonal(dim1=1, dim2=2).sum(1)
+            exact = interpolant.alpha(t) ** 2 / interpolant.variance(t) ** 2 * spread
+            error = answer(path.denoiser, interpolant, t, x) - exact
+            yield f"the distance at t = {at}", error.abs().max().item() < 1e-7
+
+
 def quiet_target(answer: Answer) -> Iterator[Test]:
     """ex:quiet-target, chapter 8."""
     mean, noise = 0.4, torch.tensor([0.3, -1.1, 0.8], dtype=torch.float64)
@@ -235,6 +248,7 @@ TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:class-pairs": class_pairs,
     "ex:find-implicit": find_implicit,
     "ex:noise-covariance": noise_covariance,
+    "ex:plugged-in": plugged_in,
     "ex:quiet-target": quiet_target,
     "ex:half-line": half_line,
     "ex:their-v": their_v,
