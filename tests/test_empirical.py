@@ -151,6 +151,17 @@ def test_blocks_do_not_change_the_result(monkeypatch, generator):
     monkeypatch.setattr(empirical, "BLOCK", 15)
     for one, function in zip(whole, functions):
         assert torch.allclose(function(t, x), one, rtol=1e-12, atol=1e-12)
+    seen, softmax = [], EmpiricalPath._softmax
+
+    def spy(self, t, y):
+        seen.append(len(y))
+        return softmax(self, t, y)
+
+    monkeypatch.setattr(EmpiricalPath, "_softmax", spy)
+    path.denoiser(t, x)
+    assert seen == [3, 3, 3, 2]  # fifteen numbers are three states with five points
+    path.denoiser_cov(t, x)
+    assert seen[4:] == [1] * 11
 
 
 def test_sixty_thousand_images_in_single_precision_keep_their_digits(generator):
