@@ -91,7 +91,7 @@ def over_log_snr(weight: Curve, path: Path, row: Row) -> Curve:
        = \int w(\lambda)\,\mathbb E|\hat\varepsilon - \varepsilon|^2\,d\lambda, \qquad
        w(\lambda_t) = \frac{\text{weight}_t\,q_t^2}{\dot\lambda_t} , $$
 
-    read at the time t. It is 1 for the likelihood. Raises as `same_loss` and `likelihood_weight` do.
+    read at the time t. It is 1 for the likelihood. Raises as `likelihood_weight` does.
 
     Source: Kingma and Gao (2023), Understanding diffusion objectives as the ELBO.
     Book: eq:weight-of-lambda.
