@@ -53,6 +53,7 @@ def v_prediction(path: Interpolant, t: Time) -> tuple[Time, Time]:
     r"""$\nu = \alpha\,\hat\varepsilon - \sigma\,\hat x$, which is not the velocity.
 
     Source: Salimans and Ho (2022), Progressive distillation.
+    Book: eq:v-prediction.
     """
     return -path.sigma(t), path.alpha(t)
 
@@ -130,7 +131,7 @@ def convert(field: Field, path: Interpolant | MixturePath, given: Row, wanted: R
     where the conversion does not exist.
 
     Source: here.
-    Book: eq:conversion.
+    Book: eq:conversion, eq:score-from-velocity.
     """
     path = gaussian_path(path)
 
