@@ -322,6 +322,8 @@ def test_a_density_of_times_integrates_to_one_and_has_its_heights():
     between = torch.tensor([0.05, 0.2, 0.7], dtype=F64)
     expect(worst("eq:time-importance", (p(between) * EDGES.diff()) - MASSES))
     assert p(scalar(0.05)).shape == () and p(scalar(1.0)) == p(scalar(0.9))
+    assert p(scalar(0.0)) == p(scalar(0.05)) and p(scalar(0.1)) == p(scalar(0.2))
+    assert p.quantile(scalar(0.0)) == 0 and p.quantile(scalar(1.0)) == 1
     refute(worst("eq:time-importance", HEIGHTS * EDGES.diff() - MASSES), "factor: not normalised")
 
 
