@@ -236,7 +236,7 @@ class TimeDensity:
                 f"this density has times from {self.edges[0].item():g} to "
                 f"{self.edges[-1].item():g}, got {t.min().item():g} to {t.max().item():g}."
             )
-        k = torch.searchsorted(self.edges, t, right=True).clamp(1, len(self.heights)) - 1
+        k = torch.searchsorted(self.edges, t, right=True).clamp(max=len(self.heights)) - 1
         return (self.heights / self._masses().sum())[k]
 
     def quantile(self, u: Time) -> Time:
@@ -250,7 +250,7 @@ class TimeDensity:
             raise ValueError(f"a share lies in [0, 1], got {u.min().item()} to {u.max().item()}.")
         mass = self._masses() / self._masses().sum()
         below = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
-        k = torch.searchsorted(below, u.to(mass), right=True).clamp(1, len(mass)) - 1
+        k = torch.searchsorted(below, u.to(mass), right=True).clamp(max=len(mass)) - 1
         inside = ((u - below[k]) / mass[k]).clamp(0, 1)
         return self.edges[k] + inside * self.edges.diff()[k]
 
