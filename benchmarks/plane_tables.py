@@ -49,12 +49,15 @@ def ring(radius: float, width: float) -> Sampler:
 
 
 def moons(noise: float, n: int, generator: torch.Generator) -> Tensor:
-    """Two half circles of radius 1 that interlock, one around 0 and one around (1, 1/2)."""
-    angle = pi * torch.rand(n, generator=generator)
+    """Half circles of radius 1 around 0 and (1, 1/2) that interlock, with n/2 points each.
+
+    As in scikit-learn, whose function the authors call, the angles are evenly spaced and only the
+    noise is random.
+    """
+    angle = torch.linspace(0, pi, n // 2)
     upper = torch.stack([angle.cos(), angle.sin()], dim=1)
-    lower = torch.tensor([1.0, 0.5]) - upper
-    which = torch.rand(n, 1, generator=generator) < 0.5
-    return torch.where(which, upper, lower) + noise * torch.randn(n, 2, generator=generator)
+    both = torch.cat([upper, torch.tensor([1.0, 0.5]) - upper])
+    return both + noise * torch.randn(n, 2, generator=generator)
 
 
 def small_moons(n: int, generator: torch.Generator) -> Tensor:
