@@ -196,4 +196,45 @@ def test_a_smooth_latent_has_a_finite_rate_at_the_ends(generator):
     quiet = Interpolant(linear.sigma, linear.alpha, gamma2=lambda t: (t * (1 - t)) ** 2)
     x0, x1, z = (points(6, generator) for _ in range(3))
     at = lambda t: antithetic_flow_matching(tilt, quiet, scalar(t), x0, x1, z)
-    assert at(1e-9).isfinite().all()
+    for end, near in ((0.0, 1e-9), (1.0, 1 - 1e-9)):
+        assert torch.allclose(at(end), at(near), rtol=1e-6)
+    exact = (tilt(scalar(0.0), x0) - (x1 - x0)).square().sum(1)  # the pair z, -z has met
+    assert torch.allclose(at(0.0), exact)
+
+
+def test_bad_draws_and_a_negative_variance_are_refused(generator):
+    x = points(3, generator)
+    t, broken = scalar(0.5), x.clone()
+    broken[1, 0] = float("nan")
+    negative = Interpolant(linear.sigma, linear.alpha, gamma2=lambda t: -t)
+    for loss in LOSSES:
+        for at, name in enumerate(("base", "target", "latent")):
+            draws = [broken if k == at else x for k in range(3)]
+            with pytest.raises(ValueError, match=f"in 1 of 3 rows of {name}, the first is row 1"):
+                loss(tilt, bridge(), t, *draws)
+        with pytest.raises(ValueError, match="at least one sample"):
+            loss(tilt, bridge(), t, x[:0], x[:0], x[:0])
+        with pytest.raises(ValueError, match="variance, nonnegative, got -0.5"):
+            loss(tilt, negative, t, x, x, x)
+        with pytest.raises(ValueError, match="times in .0, 1. only"):
+            loss(tilt, bridge(), scalar(1.5), x, x, x)
+    field = lambda t, x: x
+    with pytest.raises(ValueError, match="variance, nonnegative, got -0.5"):
+        latent_score(field, negative)(t, x)
+    with pytest.raises(ValueError, match="variance, nonnegative, got -0.5"):
+        latent_dynamics(field, field, negative, 1.0).eta(t)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("d", [1, 3])
+def test_losses_and_fields_keep_the_dtype(dtype, d, generator):
+    x0, x1, z = (points(3, generator, d).to(dtype) for _ in range(3))
+    field = lambda t, x: x.cos()
+    for t in (scalar(0.3).to(dtype), inner_times(3, generator).to(dtype)):  # also n = d = 3
+        for loss in LOSSES:
+            found = loss(field, OWN, t, x0, x1, z)
+            exact = loss(field, OWN, t.to(F64), x0.to(F64), x1.to(F64), z.to(F64))
+            assert found.dtype == dtype and torch.allclose(found.to(F64), exact, rtol=1e-4)
+        sampler = latent_dynamics(field, field, OWN, 0.5)
+        assert latent_score(field, OWN)(t, x0).dtype == dtype
+        assert sampler.drift(t, x0).dtype == dtype and sampler.eta(t).dtype == dtype

@@ -7,12 +7,17 @@ learned are the mean slope $\mathbb E[\partial_t I_t|x_t]$, the mean latent $\ha
 \mathbb E[z|x_t]$, and, with an objective that cancels the infinite rate of $\gamma$ at the ends,
 the velocity.
 
-A loss belongs to one sample. Paths without latent noise are not covered: `objectives` has them.
+A loss belongs to one sample; all losses raise ValueError for an empty batch, for draws that are nan
+or infinite, and where $\gamma^2$ is negative. Paths without latent noise are not covered:
+`objectives` has them.
 """
+
+import torch
 
 from .calculus import rate, zero
 from .dynamics import Dynamics
 from .interpolants import Interpolant
+from .objectives import check_draws
 from .shapes import Field, Points, Time, Values, per_point
 
 
@@ -27,8 +32,8 @@ def slope_matching(
     Source: Albergo, Boffi and Vanden-Eijnden (2023), Stochastic interpolants.
     Book: eq:interpolant-losses.
     """
-    _refuse_no_latent(path)
-    return _square(field(t, path(t, x0, x1, z)) - _slope(path, t, x0, x1))
+    x = _state(path, t, x0, x1, z)
+    return _square(field(t, x) - _slope(path, t, x0, x1))
 
 
 def latent_matching(
@@ -41,8 +46,7 @@ def latent_matching(
     Source: Albergo, Boffi and Vanden-Eijnden (2023), Stochastic interpolants.
     Book: eq:interpolant-losses.
     """
-    _refuse_no_latent(path)
-    return _square(field(t, path(t, x0, x1, z)) - z)
+    return _square(field(t, _state(path, t, x0, x1, z)) - z)
 
 
 def antithetic_flow_matching(
@@ -57,23 +61,24 @@ def antithetic_flow_matching(
     Its mean is that of $|F_t(x_t) - \dot x_t|^2$ less $d\,\dot\gamma_t^2$, so its minimiser is the
     velocity; it may be negative. Where $\gamma$ starts like a square root, $\dot\gamma$ is
     infinite and $\gamma\dot\gamma$ is not: the difference is of size $\gamma$, and the loss stays
-    finite. Two calls of the field.
+    finite. Where $\gamma$ and the rate of $\gamma^2$ are both 0 the last term is 0. Two calls of
+    the field.
 
     Raises ValueError at times where $\gamma_t = 0$ and its rate is infinite.
 
     Source: Albergo, Boffi and Vanden-Eijnden (2023), Stochastic interpolants.
     Book: eq:antithetic.
     """
-    _refuse_no_latent(path)
-    gamma_rate = rate(path.gamma2, t) / (2 * path.gamma2(t).sqrt())
+    plus, minus = _state(path, t, x0, x1, z), path(t, x0, x1, -z)
+    square_rate = rate(path.gamma2, t)
+    gamma_rate = torch.where(square_rate == 0, 0.0, square_rate / (2 * _gamma(path, t)))
     if not gamma_rate.isfinite().all():
         raise ValueError(
             "latent noise has an infinite rate where gamma is 0; draw times away from the ends."
         )
-    slope = _slope(path, t, x0, x1)
-    plus, minus = field(t, path(t, x0, x1, z)), field(t, path(t, x0, x1, -z))
-    from_noise = (per_point(gamma_rate) * z * (plus - minus)).sum(1)
-    return 0.5 * (_square(plus - slope) + _square(minus - slope)) - from_noise
+    slope, up, down = _slope(path, t, x0, x1), field(t, plus), field(t, minus)
+    from_noise = (per_point(gamma_rate) * z * (up - down)).sum(1)
+    return 0.5 * (_square(up - slope) + _square(down - slope)) - from_noise
 
 
 def latent_score(latent: Field, path: Interpolant) -> Field:
@@ -88,13 +93,13 @@ def latent_score(latent: Field, path: Interpolant) -> Field:
     _refuse_no_latent(path)
 
     def score(t: Time, x: Points) -> Points:
-        gamma2 = path.gamma2(t)
-        if not (gamma2 > 0).all():
+        gamma = _gamma(path, t)
+        if not (gamma > 0).all():
             raise ValueError(
                 "the score divides by gamma, got gamma = 0; stop the grid before that end, "
                 "or use `latent_dynamics`, which does not divide."
             )
-        return -latent(t, x) / per_point(gamma2.sqrt())
+        return -latent(t, x) / per_point(gamma)
 
     return score
 
@@ -120,8 +125,26 @@ def latent_dynamics(velocity: Field, latent: Field, path: Interpolant, c: float)
         return Dynamics(velocity)
     return Dynamics(
         lambda t, x: velocity(t, x) - c * latent(t, x),
-        lambda t: (2 * c * path.gamma2(t).sqrt()).sqrt(),
+        lambda t: (2 * c * _gamma(path, t)).sqrt(),
     )
+
+
+def _state(path: Interpolant, t: Time, x0: Points, x1: Points, z: Points) -> Points:
+    _refuse_no_latent(path)
+    _gamma(path, t)
+    x = path(t, x0, x1, z)
+    check_draws(base=x0, target=x1, latent=z)
+    return x
+
+
+def _gamma(path: Interpolant, t: Time) -> Time:
+    gamma2 = path.gamma2(t)
+    if not (gamma2 >= 0).all():
+        raise ValueError(
+            f"gamma2 is a variance, nonnegative, got {gamma2.min().item():.3g}; are all times in "
+            "[0, 1]?"
+        )
+    return gamma2.sqrt()
 
 
 def _slope(path: Interpolant, t: Time, x0: Points, x1: Points) -> Points:

@@ -42,7 +42,7 @@ def regression(
             f"the {row.__name__} of this path is infinite at one of the times given; "
             "draw times away from that end."
         )
-    _check_draws(base=x0, target=x1)
+    check_draws(base=x0, target=x1)
     return _square(field(t, path(t, x0, x1)) - per_point(a) * x1 - per_point(b) * x0)
 
 
@@ -74,7 +74,7 @@ def flow_matching(
         raise ValueError(
             "latent noise has an infinite rate where gamma is 0; draw times away from the ends."
         )
-    _check_draws(base=x0, target=x1, latent=z)
+    check_draws(base=x0, target=x1, latent=z)
     a, b = velocity(path, t)
     target = per_point(a) * x1 + per_point(b) * x0 + per_point(gamma_rate) * z
     return _square(field(t, x) - target)
@@ -92,7 +92,7 @@ def explicit_score_matching(field: Field, exact: Field, t: Time, x: Points) -> V
     Source: Hyvärinen (2005), Estimation of non-normalized statistical models by score matching.
     Book: eq:explicit-score-matching.
     """
-    _check_draws(states=x)
+    check_draws(states=x)
     return _square(field(t, x) - exact(t, x))
 
 
@@ -109,7 +109,7 @@ def implicit_score_matching(field: Field, t: Time, x: Points) -> Values:
     Source: Hyvärinen (2005), Estimation of non-normalized statistical models by score matching.
     Book: eq:implicit-score-matching.
     """
-    _check_draws(states=x)
+    check_draws(states=x)
     return 0.5 * _square(field(t, x)) + divergence(field, t, x)
 
 
@@ -126,7 +126,7 @@ def sliced_score_matching(field: Field, t: Time, x: Points, z: Points) -> Values
     Source: Song, Garg, Shi and Ermon (2019), Sliced score matching.
     Book: eq:sliced-score-matching.
     """
-    _check_draws(states=x, probes=z)
+    check_draws(states=x, probes=z)
     return hutchinson(field, t, x, z) + 0.5 * (z * field(t, x)).sum(1) ** 2
 
 
@@ -140,7 +140,7 @@ def reduced_sliced_score_matching(field: Field, t: Time, x: Points, z: Points) -
     Source: Song, Garg, Shi and Ermon (2019), Sliced score matching.
     Book: eq:sliced-score-matching, eq:sliced-variance.
     """
-    _check_draws(states=x, probes=z)
+    check_draws(states=x, probes=z)
     return hutchinson(field, t, x, z) + 0.5 * _square(field(t, x))
 
 
@@ -184,7 +184,7 @@ def target_score_matching(
     alpha = path.alpha(t)
     if not (alpha != 0).all():
         raise ValueError("the target's score is divided by alpha, got alpha 0; draw later times.")
-    _check_draws(base=x0, target=x1, scores=score1)
+    check_draws(base=x0, target=x1, scores=score1)
     return _square(field(t, path(t, x0, x1)) - score1 / per_point(alpha))
 
 
@@ -192,7 +192,8 @@ def _square(difference: Points) -> Values:
     return difference.square().sum(dim=1)
 
 
-def _check_draws(**draws: Points) -> None:
+def check_draws(**draws: Points) -> None:
+    """Raises ValueError unless there are samples, all finite; the names are for the message."""
     for name, x in draws.items():
         if not len(x):
             raise ValueError(f"a loss needs at least one sample, got no rows of {name}.")
