@@ -27,27 +27,37 @@ import ot
 import torch
 from torch import Tensor, nn
 
-from onepath.couplings import minibatch_optimal, served, sinkhorn
+from onepath.couplings import Draw, minibatch_optimal, served, sinkhorn
 from onepath.metrics import wasserstein2
 from onepath.plane import eight_gaussians, two_moons
 
-REUSE = {256: 32, 512: 48, 1024: 64}  # epochs of a pool, by batch
-POOL, TURNS, STEPS, TESTED = 8192, 15, 2000, 4000
+REUSE = {256: 16, 512: 28, 1024: 48}  # epochs of a pool, by batch
+DATA, TURNS, STEPS, TESTED = 10_000, 15, 2000, 4000
 RESULTS = Path(__file__).with_suffix(".json")
 TARGET = eight_gaussians(5.0, 1.0)
 
 
-def draw(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.randn(n, 2, generator=generator), TARGET.sample(n, generator).float()
+def drawing(generator: torch.Generator) -> Draw:
+    """Fresh starts, and targets from a fixed sample that is gone through in epochs."""
+    data, left = TARGET.sample(DATA, generator).float(), []
+
+    def draw(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if not left:
+            left.extend(torch.randperm(DATA, generator=generator)[: DATA // n * n].split(n))
+        return torch.randn(n, 2, generator=generator), data[left.pop()]
+
+    return draw
 
 
-def fresh(batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def fresh(draw: Draw, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         yield minibatch_optimal(*draw(batch, generator), generator)
 
 
-def pooled(batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    return served(draw, minibatch_optimal, batch, POOL // batch, batch, REUSE[batch], generator)
+def pooled(draw: Draw, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """A pool is an epoch of the data."""
+    plans, reuse = DATA // batch, REUSE[batch]
+    return served(draw, minibatch_optimal, batch, plans, batch, reuse, generator)
 
 
 def network(generator: torch.Generator) -> nn.Sequential:
@@ -87,9 +97,10 @@ def steps() -> None:
     for batch, theirs in ((256, 8), (512, 30), (1024, 71)):
         generator = torch.Generator().manual_seed(0)
         _, step = stepper(generator)
-        pairs, new = pooled(batch, generator), fresh(batch, generator)
-        x0, x1 = draw(batch, generator)
-        many, few = POOL // batch * REUSE[batch], 8
+        pairs = pooled(drawing(generator), batch, generator)
+        new = fresh(drawing(generator), batch, generator)
+        x0, x1 = drawing(generator)(batch, generator)
+        many, few = DATA // batch * REUSE[batch], 8
 
         def bare() -> None:
             for _ in range(many):
@@ -169,13 +180,13 @@ def quality(batch: int, seed: int) -> None:
     for name, pairs in (("fresh", fresh), ("served", pooled)):
         generator = torch.Generator().manual_seed(seed)
         net, step = stepper(generator)
-        batches, costs = pairs(batch, generator), []
+        batches, costs = pairs(drawing(generator), batch, generator), []
         for _ in range(STEPS):
             x0, x1 = next(batches)
             costs.append((x1 - x0).square().sum(1).mean().item())
             step(x0, x1)
         test = torch.Generator().manual_seed(1000 + seed)
-        start, real = draw(TESTED, test)
+        start, real = torch.randn(TESTED, 2, generator=test), TARGET.sample(TESTED, test).float()
         x, energy = flow(net, start)
         found[name] = [wasserstein2(x, real), energy, mean(costs)]
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

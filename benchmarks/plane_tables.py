@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from math import pi
 from pathlib import Path
 from statistics import mean, stdev
@@ -102,7 +103,8 @@ def network(generator: torch.Generator) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def train(start: Sampler, end: Sampler, coupling: str, seed: int) -> nn.Sequential:
+def train(start: Sampler, end: Sampler, coupling: str, seed: int) -> tuple[nn.Sequential, ...]:
+    """The network after the last step, and one with weights averaged over the last 500 or so."""
     generator = torch.Generator().manual_seed(seed)
     net, data = network(generator), end(POINTS, generator)
     starts = None if start is normal else start(POINTS, generator)
@@ -117,6 +119,7 @@ def train(start: Sampler, end: Sampler, coupling: str, seed: int) -> nn.Sequenti
     pairing, reuse = COUPLINGS[coupling]
     batches = served(draw, pairing, SIZE, PLANS, BATCH, reuse, generator)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-5)
+    averaged = deepcopy(net)
     for _ in range(EPOCHS * (POINTS // BATCH)):
         x0, x1 = next(batches)
         t = torch.rand(BATCH, 1, generator=generator)
@@ -125,7 +128,9 @@ def train(start: Sampler, end: Sampler, coupling: str, seed: int) -> nn.Sequenti
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return net
+        with torch.no_grad():
+            torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 2e-3)
+    return net, averaged
 
 
 @torch.inference_mode()
@@ -141,11 +146,18 @@ def flow(net: nn.Sequential, x: Tensor) -> tuple[Tensor, float]:
 
 def run(task: str, coupling: str, seed: int) -> dict[str, float]:
     begin = time.process_time()
-    net = train(*TASKS[task], coupling, seed)
+    last, averaged = train(*TASKS[task], coupling, seed)
     trained = time.process_time() - begin
     start, _, test, _ = held_out(task, seed)
-    x, energy = flow(net, start)
-    return {"w2": wasserstein2(x, test), "energy": energy, "cpu_s_training": round(trained, 1)}
+    x, energy = flow(last, start)
+    y, averaged_energy = flow(averaged, start)
+    return {
+        "w2": wasserstein2(x, test),
+        "energy": energy,
+        "averaged_w2": wasserstein2(y, test),
+        "averaged_energy": averaged_energy,
+        "cpu_s_training": round(trained, 1),
+    }
 
 
 def held_out(task: str, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -192,18 +204,27 @@ def table() -> None:
             for key, row in known.items()
             if key.startswith(task) and "squared" in row
         )
-        for coupling in COUPLINGS:
-            seeds = [s for s in range(100) if f"{task}, {coupling}, {s}" in known]
-            if not seeds:
+        for coupling, prefix in (("optimal", ""), ("optimal", "averaged_"), ("independent", "")):
+            rows = {
+                seed: known[key]
+                for seed in range(100)
+                if (key := f"{task}, {coupling}, {seed}") in known and f"{prefix}w2" in known[key]
+            }
+            if not rows:
                 continue
-            rows = [known[f"{task}, {coupling}, {s}"] for s in seeds]
-            floors = [known[f"{task}, real, {s}"]["floor"] for s in seeds]
-            excess = [row["w2"] - floor for row, floor in zip(rows, floors)]
-            energies = [abs(row["energy"] - squared) / squared for row in rows]
+            floors = [known[f"{task}, real, {seed}"]["floor"] for seed in rows]
+            found = [row[f"{prefix}w2"] for row in rows.values()]
+            energies = [abs(r[f"{prefix}energy"] - squared) / squared for r in rows.values()]
+            excess = [value - floor for value, floor in zip(found, floors)]
             theirs = (w2, energy) if coupling == "optimal" else (w2_independent, "")
-            cells = [shown([row["w2"] for row in rows]), shown(floors), shown(excess)]
-            cells += [shown(energies), *map(str, theirs)]
-            print(f"| {task} | {coupling} | {len(seeds)} | " + " | ".join(cells) + " |")
+            cells = [shown(values) for values in (found, floors, excess, energies)]
+            cells = [
+                task,
+                coupling + (", averaged weights" if prefix else ""),
+                str(len(rows)),
+                *cells,
+            ]
+            print("| " + " | ".join([*cells, *map(str, theirs)]) + " |")
 
 
 def main() -> None:
