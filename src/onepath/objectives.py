@@ -193,7 +193,7 @@ def _square(difference: Points) -> Values:
 
 
 def check_draws(**draws: Points) -> None:
-    """Raises ValueError unless there are samples, all finite; the names are for the message."""
+    """Raise ValueError unless there are samples, all finite; the names are for the message."""
     for name, x in draws.items():
         if not len(x):
             raise ValueError(f"a loss needs at least one sample, got no rows of {name}.")
