@@ -375,13 +375,28 @@ def test_mass_that_has_to_cross_a_gulf():
     assert (plan.f[1] - plan.f[0]).item() == pytest.approx(50, rel=0.02)
 
 
-def test_the_largest_scaling_is_looked_at_on_both_sides(monkeypatch):
-    """A falling temperature leaves nothing of this to see, so the fall is taken away."""
-    monkeypatch.setattr(couplings, "FALL", 1e9)
-    x = torch.tensor([[0.0], [1.0]], dtype=F64)
-    plan = sinkhorn(x, x, 0.002, b=torch.tensor([0.7, 0.3], dtype=F64), tolerance=1e-8)
-    expected = torch.tensor([[0.5, 0.0], [0.2, 0.3]], dtype=F64)
-    assert torch.allclose(plan.matrix, expected, atol=1e-7)
+@pytest.mark.parametrize("temperature", [0.002, 0.0005])
+def test_scalings_that_leave_the_range_of_floats(temperature):
+    """Started cold, unlike `sinkhorn`: the kernel between the islands is e^-250 or 0 until
+    the potentials have taken the scalings in; a third island has nothing to take in."""
+    x = torch.tensor([[0.0], [1.0], [3.0]], dtype=F64)
+    a = torch.tensor([0.4, 0.4, 0.2], dtype=F64)
+    b = torch.tensor([0.7, 0.1, 0.2], dtype=F64)
+    zero = torch.zeros(3, dtype=F64)
+    cost = 0.5 * squares(x, x)
+    f, g, error, _ = couplings._scale(cost, a, b, zero, zero, temperature, 1e-8, 10_000)
+    assert error <= 1e-8 and (f[1] - f[0]).item() == pytest.approx(0.5, rel=0.02)
+    expected = torch.tensor([[0.4, 0.0, 0.0], [0.3, 0.1, 0.0], [0.0, 0.0, 0.2]], dtype=F64)
+    plan = a[:, None] * b * ((f[:, None] + g - cost) / temperature).exp()
+    assert torch.allclose(plan, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_how_often_one_looks_changes_nothing(every, monkeypatch):
+    x, y = cloud(1, 20, 2), cloud(2, 25, 2, 1.0)
+    usual = sinkhorn(x, y, 0.3, tolerance=1e-10).matrix
+    monkeypatch.setattr(couplings, "EVERY", every)
+    assert torch.allclose(sinkhorn(x, y, 0.3, tolerance=1e-10).matrix, usual, atol=1e-10)
 
 
 def test_iterations_are_counted_at_all_temperatures():

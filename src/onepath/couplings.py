@@ -264,7 +264,7 @@ def _scale(
             done = error <= enough or k == most
             if not isfinite(error):
                 u = None  # from f and g again
-            elif done or max(u.log().abs().max(), v.log().abs().max()) > SPARE:
+            elif done or u.log().abs().max() > SPARE:  # v grows with u, up to a power of n
                 f, g, u = f + level * u.log(), g + level * v.log(), None
             if done:
                 break
