@@ -215,7 +215,7 @@ def test_bad_draws_and_a_negative_variance_are_refused(generator):
         with pytest.raises(ValueError, match="at least one sample"):
             loss(tilt, bridge(), t, x[:0], x[:0], x[:0])
         with pytest.raises(ValueError, match="variance, nonnegative, got -0.5"):
-            loss(tilt, negative, t, x, x, x)
+            loss(tilt, negative, torch.tensor([0.1, 0.5, 0.2], dtype=F64), x, x, x)
         with pytest.raises(ValueError, match="times in .0, 1. only"):
             loss(tilt, bridge(), scalar(1.5), x, x, x)
     field = lambda t, x: x
