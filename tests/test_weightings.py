@@ -446,3 +446,9 @@ def test_densities_of_times_that_are_none_are_refused(generator):
     for bad in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="second moments are positive"):
             best_times(EDGES, torch.tensor([1.0, bad, 1.0], dtype=F64))
+
+
+def test_an_end_without_noise_or_data_is_named_and_never_called_nan():
+    for end in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"an infinite lambda at t = {end:g};"):
+            likelihood_weight(linear)(torch.tensor([0.5, end], dtype=torch.float64))

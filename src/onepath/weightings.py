@@ -6,7 +6,6 @@ every other row; the factor depends on the time alone. So a loss on one row *is*
 with another weight, and all choices of prediction, of schedule and of weighting are one choice: a
 weight $w(\lambda)$ of the noise error, and a density of times at which it is sampled. Everything
 here needs a base N(0, I) that is independent of the target, and a signal-to-noise ratio that grows.
-Weights that a network learns are not covered.
 """
 
 from dataclasses import dataclass
@@ -72,10 +71,12 @@ def likelihood_weight(path: Path) -> Curve:
 
     def weight(t: Time) -> Time:
         speed = rate(lambda s: half_log_snr(schedule, s), t)
-        if not ((speed >= 0) & (speed < torch.inf)).all():
+        right = (speed >= 0) & (speed < torch.inf)
+        if not right.all():
+            what = f"{v:g}" if (v := _first(speed, right)) < 0 else "an infinite lambda"
             raise ValueError(
                 "the likelihood weight is the rate of lambda, which must be finite and not "
-                f"negative, got {_first(speed, (speed >= 0) & (speed < torch.inf)):g}; "
+                f"negative, got {what} at t = {_first(t.expand_as(speed), right):g}; "
                 "stay away from times without noise or without data."
             )
         return speed
@@ -296,5 +297,4 @@ def _weighed(weight: Curve, t: Time) -> Time:
 
 
 def _first(values: Tensor, right: Tensor) -> float:
-    """The first value that is not right."""
     return values.flatten()[~right.flatten()][0].item()
