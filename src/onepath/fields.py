@@ -10,8 +10,8 @@ $$ \begin{array}{l|cc} & \hat x & \hat\varepsilon \\ \hline
    \text{v-prediction } \nu & -\sigma & \alpha \end{array} $$
 
 Any row and the state determine the others by a 2×2 linear system. That is all that `convert` does.
-It does not cover other bases, dependent ends or latent noise, for which no pointwise conversion
-exists.
+It does not cover other bases, dependent ends or latent noise, for which in general no pointwise
+conversion exists.
 """
 
 from collections.abc import Callable
