@@ -48,7 +48,7 @@ class About:
         coupling: how the two ends were paired.
 
     Raises ValueError for an interpolant, a prediction, a coupling or a format that this version
-    does not know.
+    does not know, and for a number of steps that is none.
     """
 
     architecture: dict[str, str | int]
@@ -75,6 +75,8 @@ class About:
                     f"a checkpoint's {what} is one of {', '.join(map(str, known))}, got {got!r}; "
                     "a newer version of onepath may know it."
                 )
+        if type(self.steps) is not int or self.steps < 1:
+            raise ValueError(f"a run has a whole number of steps, at least 1, got {self.steps!r}.")
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,16 @@ class Trained:
 def build(architecture: dict[str, str | int], generator: torch.Generator) -> nn.Module:
     """The network that a description describes, with fresh weights.
 
-    Raises ValueError for a name or a set of sizes that this version does not know.
+    Raises ValueError for a name or a set of sizes that this version does not know, and for sizes
+    that are no whole numbers or do not fit.
     """
     sizes = {key: size for key, size in architecture.items() if key != "name"}
     known = SIZES.get(architecture.get("name"))
-    if known is None or set(sizes) != known:
+    whole = all(type(size) is int for size in sizes.values())
+    if known is None or set(sizes) != known or not whole:
         raise ValueError(
-            f"an architecture has a name out of {', '.join(SIZES)} and that network's sizes, "
-            f"got {architecture}; a newer onepath may know it."
+            f"an architecture has a name out of {', '.join(SIZES)} and that network's sizes, whole "
+            f"numbers, got {architecture}; a newer onepath may know it."
         )
     return (MLP if architecture["name"] == "MLP" else UNet)(**sizes, generator=generator)
 
@@ -105,9 +109,13 @@ def save(file: Path, trained: Trained, dtype: torch.dtype = torch.float32) -> No
     """Write a trained network, without what only more training needs; never half a file.
 
     Args:
-        dtype: of the weights in the file; `torch.float16` halves it and rounds each weight by up to
-            5e-4 of its size. Raises ValueError where that is no finite number.
+        dtype: of the weights in the file; `torch.float16` halves it and rounds each weight to 11
+            binary digits: by up to 2⁻¹¹ of its size, or by up to 2⁻²⁵ where it is below 2⁻¹⁴.
+
+    Raises ValueError for a dtype without fractions, and where a weight becomes no finite number.
     """
+    if not dtype.is_floating_point:
+        raise ValueError(f"weights are floating-point numbers, got {dtype}; choose float32.")
     weights = {name: w.to(dtype) for name, w in trained.net.state_dict().items()}
     if not all(w.isfinite().all() for w in weights.values()):
         raise ValueError(f"weights must be finite in {dtype}, got inf or nan; choose float32.")
@@ -212,15 +220,23 @@ def read(file: Path) -> tuple[dict[str, Tensor], About, dict]:
         ) from error
     if set(header.get("__metadata__", {})) != {"onepath"}:
         raise ValueError(f"{file} was not written by onepath: its header does not say what it is.")
-    note = json.loads(header["__metadata__"]["onepath"])
-    if note.pop("sha256") != _digest(note, tensors):
+    try:
+        note = json.loads(header["__metadata__"]["onepath"])
+        digest, about, run = note.pop("sha256"), note["about"], note["run"]
+        names, _, _ = set(about), run["step"], tensors["losses"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} was not written by onepath: its note lacks what a checkpoint says, got "
+            f"{error!r}; train again, or fetch it again."
+        ) from error
+    if digest != _digest(note, tensors):
         raise ValueError(f"{file} is damaged: its content does not match its SHA-256.")
-    if set(note["about"]) != {field.name for field in fields(About)}:
+    if names != {field.name for field in fields(About)}:
         raise ValueError(
             f"{file} describes its network in a way that this version ({__version__}) does not "
-            f"know, got {sorted(note['about'])}; install the version that wrote it."
+            f"know, got {sorted(about)}; install the version that wrote it."
         )
-    return tensors, About(**note["about"]), note["run"]
+    return tensors, About(**about), run
 
 
 def _digest(note: dict, tensors: dict[str, Tensor]) -> str:

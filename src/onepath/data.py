@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import zlib
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,12 @@ class Dataset:
     source: str
 
     def __post_init__(self) -> None:
+        if self.points.ndim != 2:
+            raise ValueError(
+                f"{self.name}: points are (n, d), one image a row, got {tuple(self.points.shape)}."
+            )
+        if not -inf < self.pixels[0] < self.pixels[1] < inf:
+            raise ValueError(f"{self.name}: pixels are least, then greatest, got {self.pixels}.")
         n, d = self.points.shape
         if d != prod(self.shape) or len(self.labels) != n or n == 0:
             raise ValueError(
@@ -119,22 +125,28 @@ def dequantized(x: Points, level: float, generator: torch.Generator) -> Points:
     r"""$x + w\,(u - \tfrac12)$ with u uniform in the unit cube: levels of width w become intervals.
 
     If x has the probabilities P, the result has the density that is $P(x)/w^d$ on the whole cube
-    around x. So its law has no atoms, and rounding brings x back. Raises ValueError unless w > 0.
+    around x. So its law has no atoms, and rounding brings x back. Raises ValueError unless w > 0 is
+    finite and x has a floating-point dtype.
 
     Source: Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models.
     Book: eq:dequantized.
     """
-    if not level > 0:
-        raise ValueError(f"a level of grey has a positive width, got {level}.")
+    _check_level(level)
+    if not x.is_floating_point():
+        raise ValueError(
+            f"images are floating-point numbers in [-1, 1], got {x.dtype}; scale them."
+        )
     check_generator(generator, x.device)
     u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return x + level * (u - 0.5)
 
 
 def rounded(x: Points, level: float) -> Points:
-    """The nearest image with levels of width `level` and coordinates in [-1, 1]."""
-    if not level > 0:
-        raise ValueError(f"a level of grey has a positive width, got {level}.")
+    """The nearest image with levels of width `level`, counted from -1, and coordinates in [-1, 1].
+
+    Raises ValueError unless the width is positive and finite.
+    """
+    _check_level(level)
     return (((x + 1) / level).round() * level - 1).clamp(-1, 1)
 
 
@@ -248,6 +260,11 @@ def _from_pixels(
 
 def _rows(data: Dataset, index: Tensor, name: str) -> Dataset:
     return replace(data, name=name, points=data.points[index], labels=data.labels[index])
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < inf:
+        raise ValueError(f"a level of grey has a positive width, got {level}.")
 
 
 def _known(data: Dataset, digest: str) -> Dataset:

@@ -81,7 +81,7 @@ class UNet(nn.Module):
         """The field at (t, x), given the classes y; without y, given "no class".
 
         Raises ValueError for states of another size than the images, for labels of a network that
-        has no classes, and for labels that are not one per state.
+        has no classes, and for times or labels that are not one per state.
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(
@@ -91,7 +91,7 @@ class UNet(nn.Module):
         labels = check_labels(self, x, y)
         about = self.time(waves(t, x, self.frequencies))
         about = silu(about if labels is None else about + self.label(labels))
-        h = _last(pixel_unshuffle(x.reshape(-1, 1, self.height, self.width), 2))
+        h = _last(pixel_unshuffle(x.reshape(len(x), 1, self.height, self.width), 2))
         kept = self.inwards(self.enter(h), about)
         h = self.down(kept)
         for block in self.middle:

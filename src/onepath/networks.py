@@ -71,7 +71,7 @@ class MLP(nn.Module):
         """The field at (t, x), given the classes y; without y, given "no class".
 
         Raises ValueError for states of another dimension, for labels of a network that has no
-        classes, and for labels that are not one per state.
+        classes, and for times or labels that are not one per state.
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"states are (n, {self.dim}), got {tuple(x.shape)}.")
@@ -139,7 +139,15 @@ def frequencies() -> Float[Tensor, "f"]:
 
 
 def waves(t: Time, x: Points, omega: Float[Tensor, "f"]) -> Float[Tensor, "m g"]:
-    r"""$\cos\omega_kt$ and $\sin\omega_kt$, a row for each time, with the dtype and device of x."""
+    r"""$\cos\omega_kt$ and $\sin\omega_kt$, a row for each time, with the dtype and device of x.
+
+    Raises ValueError unless there is one time for all states or one for each.
+    """
+    if t.shape not in ((), x.shape[:1]):
+        raise ValueError(
+            f"times are one for all states, of shape (), or one for each of {len(x)}, "
+            f"got {tuple(t.shape)}."
+        )
     phase = t.to(x).reshape(-1, 1) * omega
     return torch.cat([phase.cos(), phase.sin()], dim=1)
 

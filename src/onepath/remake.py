@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor, nn
@@ -192,7 +193,11 @@ def main() -> None:
     parser.add_argument("what", choices=MAKERS)
     parser.add_argument("folder", type=Path, help="where checkpoints and networks are written")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=arguments.folder).close()  # better now than after the first 200 steps
+    except OSError as error:
+        parser.error(f"FOLDER is a folder that can be written to, got {arguments.folder} ({error})")
     print(f"{arguments.what}: {DURATIONS[arguments.what]}.")
     with together():
         MAKERS[arguments.what](arguments.folder)

@@ -89,7 +89,8 @@ def fit(
         checkpoint: a file to write every so many steps and at the end, and to go on from if it
             exists. The loss is not in it: with another loss, choose another file.
 
-    Raises ValueError where the checkpoint belongs to another run or `about` to another network, for
+    Raises ValueError where the checkpoint belongs to another run or `about` to another network,
+    where processes have other seeds or other checkpoints, for
     an empty batch, and where loss or weights are not finite; the checkpoint then holds the last
     finite state.
 
@@ -116,7 +117,7 @@ def fit(
     count, place = _processes()
     mean_loss = _MeanLoss(net, loss)
     if count > 1:
-        _check_seeds(generator)
+        _check_alike(generator, start)
         mean_loss = DistributedDataParallel(mean_loss)
     for k in _progress(start, about.steps):
         fall = 0.5 * (1 + cos(pi * k / about.steps))
@@ -220,11 +221,17 @@ def _mean_over_processes(value: Tensor) -> float:
     return total.item() / _processes()[0]
 
 
-def _check_seeds(generator: torch.Generator) -> None:
-    seeds = [None] * _processes()[0]
-    distributed.all_gather_object(seeds, generator.initial_seed())
+def _check_alike(generator: torch.Generator, start: int) -> None:
+    found = [None] * _processes()[0]
+    distributed.all_gather_object(found, (generator.initial_seed(), start))
+    seeds, starts = map(list, zip(*found))
     if len(set(seeds)) > 1:
         raise ValueError(f"all processes draw the same batches from one seed, got {seeds}.")
+    if len(set(starts)) > 1:
+        raise ValueError(
+            f"all processes go on from one checkpoint, got the steps {starts}; keep it in a folder "
+            "that all of them see."
+        )
 
 
 def _progress(start: int, stop: int) -> tqdm:
