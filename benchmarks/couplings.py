@@ -31,7 +31,7 @@ from onepath.couplings import Draw, minibatch_optimal, served, sinkhorn
 from onepath.metrics import wasserstein2
 from onepath.plane import eight_gaussians, two_moons
 
-REUSE = {256: 16, 512: 28, 1024: 48}  # epochs of a pool, by batch
+REUSE = {256: 24, 512: 32, 1024: 48}  # epochs of a pool, by batch
 DATA, TURNS, STEPS, TESTED = 10_000, 15, 2000, 4000
 RESULTS = Path(__file__).with_suffix(".json")
 TARGET = eight_gaussians(5.0, 1.0)
