@@ -67,6 +67,10 @@ def rewritten(file: Path, change) -> None:
         (lambda n, w: n["about"].pop("data"), "does not know"),
         (lambda n, w: n["about"]["architecture"].update(name="UNet"), "out of MLP"),
         (lambda n, w: n["about"]["architecture"].update(width=9), "those of the architecture"),
+        (lambda n, w: n["about"]["architecture"].update(width="8"), "whole numbers, got"),
+        (lambda n, w: n["about"].update(steps=0), "at least 1, got 0"),
+        (lambda n, w: n["about"].update(steps=10.0), "whole number of steps"),
+        (lambda n, w: w.pop("losses"), "its note lacks .*losses"),
         (lambda n, w: n["run"].update(step=9), "a finished run, got one at step 9 of 10"),
         (lambda n, w: w.pop("average.enter.weight"), "a difference at enter.weight"),
         (lambda n, w: w.update({"average.more": torch.ones(2)}), "a difference at more"),
@@ -102,6 +106,14 @@ def test_safetensors_of_others_are_refused(tmp_path):
             load(file)
     with pytest.raises(FileNotFoundError, match="there must be a checkpoint"):
         load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("note", ["", "3", "[]", "{}", '{"sha256": "0", "about": {}}'])
+def test_a_note_that_says_nothing_is_refused(tmp_path, note):
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(tensor_bytes({"losses": torch.ones(2)}, {"onepath": note}))
+    with pytest.raises(ValueError, match="its note lacks what a checkpoint says"):
+        load(file)
 
 
 def test_a_file_cut_or_flipped_anywhere_is_refused(finished):
@@ -150,6 +162,22 @@ def test_a_file_in_half_precision_says_so_or_is_refused(finished, tmp_path):
     rewritten(half, lambda n, w: n["run"].update(dtype="torch.float32"))
     with pytest.raises(ValueError, match="those of the architecture"):
         load(half)
+
+
+def test_half_precision_rounds_small_weights_by_a_fixed_amount(finished, tmp_path):
+    _, trained = finished
+    small = 2.0**-14 * torch.linspace(-1, 1, trained.net.enter.weight.numel())
+    with torch.no_grad():
+        trained.net.enter.weight.copy_(small.reshape(trained.net.enter.weight.shape))
+    save(tmp_path / "half", trained, torch.float16)
+    found = load(tmp_path / "half").net.enter.weight.detach().flatten()
+    assert (found - small).abs().max() <= 2.0**-25
+    assert ((found - small).abs() > 2.0**-11 * small.abs()).any()
+
+
+def test_weights_without_fractions_are_refused(finished, tmp_path):
+    with pytest.raises(ValueError, match="floating-point numbers, got torch.int8"):
+        save(tmp_path / "net", finished[1], torch.int8)
 
 
 def test_weights_too_large_for_half_precision_are_refused(finished, tmp_path):

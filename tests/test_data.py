@@ -4,6 +4,7 @@ import builtins
 import gzip
 import struct
 from dataclasses import replace
+from math import inf, log, log2
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from onepath.data import (
     rounded,
     split,
 )
-from onepath.verify import expect, mean, refute
+from onepath.likelihood import bits_per_dimension
+from onepath.verify import expect, mean, refute, worst
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,9 @@ def test_other_data_under_the_same_name_are_refused(monkeypatch):
         ({"points": torch.full((2, 64), torch.nan)}, "finite, got nan or inf in 2 images"),
         ({"points": torch.full((2, 64), torch.inf)}, "finite, got nan or inf in 2 images"),
         ({"points": torch.full((2, 64), 255.0)}, "got 255 to 255; scale the pixels"),
+        ({"points": torch.zeros(2, 8, 8)}, r"one image a row, got \(2, 8, 8\)|parameter 'points'"),
+        ({"pixels": (0, 0)}, r"least, then greatest, got \(0, 0\)"),
+        ({"pixels": (0, float("nan"))}, "least, then greatest"),
         ({"labels": torch.tensor([0, -1])}, "count from 0, got -1"),
         ({"points": torch.zeros(0, 64), "labels": torch.zeros(0).long()}, "belong together"),
     ],
@@ -258,12 +263,30 @@ def test_rounding_gives_the_nearest_level_within_the_range():
     assert torch.allclose(rounded(x, 0.125), wanted)
 
 
-@pytest.mark.parametrize("level", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("level", [0.0, -1.0, float("nan"), float("inf")])
 def test_levels_without_a_width_are_refused(level, generator):
     with pytest.raises(ValueError, match="positive width"):
         dequantized(torch.zeros(2, 2), level, generator)
     with pytest.raises(ValueError, match="positive width"):
         rounded(torch.zeros(2, 2), level)
+
+
+def test_whole_numbers_are_no_images(generator):
+    with pytest.raises((ValueError, TypeError), match="floating-point numbers|parameter 'x'"):
+        dequantized(torch.zeros(2, 2, dtype=torch.int64), 0.125, generator)
+
+
+def test_a_law_that_is_flat_on_every_cube_costs_the_logarithm_of_the_levels(generator):
+    """Equality in the bound: 17 levels a pixel that all are equally likely cost log2 17 bits."""
+    level, d = 0.125, 64
+    x = dequantized(torch.randint(17, (50, d), generator=generator) * level - 1, level, generator)
+    inside = (x.abs() <= 1 + level / 2 * (1 + 1e-5)).all(1)
+    density = torch.where(inside, -d * log(17 * level), -inf).double()
+    expect(worst("eq:bits", bits_per_dimension(density, (8, 8), level) - log2(17)))
+    no_width = bits_per_dimension(density, (8, 8), 1.0)
+    refute(worst("eq:bits", no_width - log2(17)), "missing term: d log w")
+    other_width = bits_per_dimension(density, (8, 8), 2 / 17)
+    refute(worst("eq:bits", other_width - log2(17)), "factor: 2/17, as if 17 levels had 17 gaps")
 
 
 def test_infinite_and_missing_pixels_are_counted_by_image(small):

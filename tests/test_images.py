@@ -45,6 +45,10 @@ def test_each_row_sees_its_own_time_state_and_label(n, depth, classes):
         assert torch.allclose(given(net, y)(t, x), torch.cat(rows), atol=1e-4)
 
 
+def test_no_states_have_no_velocities():
+    assert network()(torch.tensor(0.5), draw(0)[1]).shape == (0, 96)
+
+
 def test_a_new_network_is_the_field_zero():
     t, x = draw(5)
     assert torch.equal(network(alive=False)(t, x), torch.zeros(5, 96))

@@ -175,6 +175,18 @@ def test_bad_input_is_refused(call, message):
         call(network(), *draw(5))
 
 
+@pytest.mark.parametrize("shape", [(4,), (1,), (5, 1)])
+def test_times_are_one_for_all_states_or_one_for_each(shape):
+    with pytest.raises((ValueError, TypeError), match="one for each of 5|parameter"):
+        network()(torch.zeros(shape), draw(5)[1])
+    with pytest.raises(ValueError, match=r"one for each of 1, got \(5,\)"):
+        network()(draw(5)[0], draw(1)[1])
+
+
+def test_no_states_have_no_velocities():
+    assert network()(torch.tensor(0.5), draw(0)[1]).shape == (0, 3)
+
+
 def test_states_of_another_dimension_are_refused():
     t, x = draw(5, 4)
     with pytest.raises(ValueError, match=r"states are \(n, 3\), got \(5, 4\)"):

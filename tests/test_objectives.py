@@ -386,3 +386,19 @@ def test_bad_draws_are_refused_before_they_reach_a_network(generator):
         target_score_matching(tilt, linear, scalar(0.0), x0, x1, x1)
     with pytest.raises(ValueError, match="no latent noise"):
         target_score_matching(tilt, bridge(), t, x0, x1, x1)
+
+
+def test_a_field_that_forgets_a_dimension_is_refused(generator):
+    """On the line (n,) less (n, 1) would be a matrix, whose rows have sums: no error, a wrong
+    loss."""
+    t, x0, x1 = inner_times(4, generator), points(4, generator, 1), points(4, generator, 1)
+    flat = lambda t, x: x[:, 0]
+    for loss in (
+        lambda: denoising_score_matching(flat, linear, t, x0, x1),
+        lambda: flow_matching(flat, linear, t, x0, x1),
+        lambda: flow_matching(flat, bridge(), t, x0, x1, x0),
+        lambda: explicit_score_matching(flat, lambda t, x: x, t, x0),
+        lambda: target_score_matching(flat, linear, t, x0, x1, x0),
+    ):
+        with pytest.raises(ValueError, match=r"one shape, \(n, d\), got \(4,\) and \(4, 1\)"):
+            loss()

@@ -143,6 +143,18 @@ def test_the_command_plans_what_was_shipped(planned, train, tmp_path):
     assert sizes["optimal"][0].digest == train.digest
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, monkeypatch, capsys):
+    begun = []
+    monkeypatch.setitem(remake.MAKERS, "digits", begun.append)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setattr(sys, "argv", ["remake", "digits", str(folder)])
+        with pytest.raises(SystemExit):
+            remake.main()
+        assert "a folder that can be written to, got" in capsys.readouterr().err
+    assert not begun
+
+
 def test_the_command_says_how_long_it_takes_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     net_of = lambda g: MLP(64, 8, 1, 10, g)
 

@@ -339,6 +339,19 @@ def test_processes_with_seeds_of_their_own_are_refused(tmp_path):
         assert "the same batches from one seed, got [5, 6]" in found["error"]
 
 
+def test_processes_that_go_on_from_other_steps_are_refused(monkeypatch, generator):
+    """As two machines do whose folders are not the same: one resumes and one begins."""
+
+    def gathered(found, mine):
+        found[:] = [mine, (mine[0], 200)]
+
+    monkeypatch.setattr(training, "_processes", lambda: (2, 0))
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    with pytest.raises(ValueError, match=r"one checkpoint, got the steps \[0, 200\]"):
+        training._check_alike(generator, 0)
+    training._check_alike(generator, 200)
+
+
 def test_one_process_computes_all_rows_and_joins_nothing(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with together():

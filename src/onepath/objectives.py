@@ -12,6 +12,8 @@ weighting of times, is left to the caller. A network with classes enters as a fi
 `given(net, y)`. All raise ValueError for an empty batch, and where a draw is nan or infinite.
 """
 
+from torch import Tensor
+
 from .calculus import divergence, hutchinson, rate, zero
 from .fields import Row, score, velocity
 from .interpolants import Interpolant
@@ -43,7 +45,7 @@ def regression(
             "draw times away from that end."
         )
     check_draws(base=x0, target=x1)
-    return _square(field(t, path(t, x0, x1)) - per_point(a) * x1 - per_point(b) * x0)
+    return _distance(field(t, path(t, x0, x1)), per_point(a) * x1 + per_point(b) * x0)
 
 
 def flow_matching(
@@ -77,7 +79,7 @@ def flow_matching(
     check_draws(base=x0, target=x1, latent=z)
     a, b = velocity(path, t)
     target = per_point(a) * x1 + per_point(b) * x0 + per_point(gamma_rate) * z
-    return _square(field(t, x) - target)
+    return _distance(field(t, x), target)
 
 
 def explicit_score_matching(field: Field, exact: Field, t: Time, x: Points) -> Values:
@@ -93,7 +95,7 @@ def explicit_score_matching(field: Field, exact: Field, t: Time, x: Points) -> V
     Book: eq:explicit-score-matching.
     """
     check_draws(states=x)
-    return _square(field(t, x) - exact(t, x))
+    return _distance(field(t, x), exact(t, x))
 
 
 def implicit_score_matching(field: Field, t: Time, x: Points) -> Values:
@@ -185,7 +187,17 @@ def target_score_matching(
     if not (alpha != 0).all():
         raise ValueError("the target's score is divided by alpha, got alpha 0; draw later times.")
     check_draws(base=x0, target=x1, scores=score1)
-    return _square(field(t, path(t, x0, x1)) - score1 / per_point(alpha))
+    return _distance(field(t, path(t, x0, x1)), score1 / per_point(alpha))
+
+
+def _distance(value: Tensor, target: Tensor) -> Values:
+    """Squared, by row. A vector less a column would be a matrix, and no error."""
+    if value.shape != target.shape:
+        raise ValueError(
+            f"a field and its target have one shape, (n, d), got {tuple(value.shape)} and "
+            f"{tuple(target.shape)}; on the line a point is a row of one number."
+        )
+    return _square(value - target)
 
 
 def _square(difference: Points) -> Values:
