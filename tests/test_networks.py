@@ -177,10 +177,9 @@ def test_bad_input_is_refused(call, message):
 
 @pytest.mark.parametrize("shape", [(4,), (1,), (5, 1)])
 def test_times_are_one_for_all_states_or_one_for_each(shape):
-    with pytest.raises((ValueError, TypeError), match="one for each of 5|parameter"):
+    """Said by the network itself, or by the check of shapes that runs with the tests."""
+    with pytest.raises((ValueError, TypeError), match="one for each of 5|parameter '[tx]'"):
         network()(torch.zeros(shape), draw(5)[1])
-    with pytest.raises(ValueError, match=r"one for each of 1, got \(5,\)"):
-        network()(draw(5)[0], draw(1)[1])
 
 
 def test_no_states_have_no_velocities():

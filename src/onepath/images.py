@@ -89,6 +89,8 @@ class UNet(nn.Module):
                 f"row, got {tuple(x.shape)}."
             )
         labels = check_labels(self, x, y)
+        if len(x) == 0:  # which PyTorch cannot fold
+            return x
         about = self.time(waves(t, x, self.frequencies))
         about = silu(about if labels is None else about + self.label(labels))
         h = _last(pixel_unshuffle(x.reshape(len(x), 1, self.height, self.width), 2))
