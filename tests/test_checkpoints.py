@@ -60,7 +60,11 @@ def rewritten(file: Path, change) -> None:
     "change, message",
     [
         (lambda n, w: n["about"].update(format=2), "format is one of 1, got 2; a newer version"),
-        (lambda n, w: n["about"].update(interpolant="cosine"), "interpolant is .* got 'cosine'"),
+        (
+            lambda n, w: n["about"].update(interpolant="cosine"),
+            "interpolant is .* got 'cosine'; .*parameters",
+        ),
+        (lambda n, w: n["about"].update(interpolant="bridge"), "got 'bridge'; .*latent noise"),
         (lambda n, w: n["about"].update(prediction="flow"), "prediction is .* got 'flow'"),
         (lambda n, w: n["about"].update(coupling="mutual"), "coupling is .* got 'mutual'"),
         (lambda n, w: n["about"].update(licence="?"), "does not know, got .*licence"),

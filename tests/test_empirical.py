@@ -184,6 +184,22 @@ def test_a_law_of_one_point_is_a_gaussian():
     assert abs(path.velocity(t, x).item() - (2.0 - 0.3 / 0.5)) < 1e-12
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_state_that_is_no_number_spoils_its_own_row_and_never_looks_like_an_answer(
+    bad, generator
+):
+    path, x = EmpiricalPath(linear, DATA), points(3, generator)
+    broken = x.clone()
+    broken[1, 0] = bad
+    for at in (0.5, 1.0):
+        for name in ("posterior", "denoiser", "denoiser_cov"):
+            right, found = (getattr(path, name)(scalar(at), y) for y in (x, broken))
+            assert found[1].isnan().all() and torch.equal(found[[0, 2]], right[[0, 2]])
+    for name in ("log_density", "score", "velocity"):
+        right, found = (getattr(path, name)(scalar(0.5), y) for y in (x, broken))
+        assert found[1].isnan().all() and torch.allclose(found[[0, 2]], right[[0, 2]])
+
+
 def test_what_has_no_density_or_no_answer_is_refused(generator):
     path, x, end = EmpiricalPath(linear, DATA), points(2, generator), scalar(1.0)
     for function in ("log_density", "score", "velocity"):

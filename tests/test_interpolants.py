@@ -505,6 +505,17 @@ def test_latent_noise_is_no_noising_schedule():
     assert linear.gamma2 is zero
 
 
+def test_a_variance_of_latent_noise_that_is_none_is_refused(generator):
+    x, t = points(2, generator), torch.tensor([0.5, 0.2], dtype=F64)
+    below = Interpolant(linear.sigma, linear.alpha, gamma2=lambda t: t - 0.3)
+    with pytest.raises(ValueError, match="at least 0, got -0.1"):
+        below(t, x, x, x)
+    broken = Interpolant(linear.sigma, linear.alpha, gamma2=lambda t: t * float("nan"))
+    with pytest.raises(ValueError, match="at least 0, got nan"):
+        broken(t, x, x, x)
+    assert torch.equal(bridge()(scalar(1.0), x, 2 * x, x), 2 * x)
+
+
 def test_a_schedule_whose_clock_is_turned_is_refused():
     turned = Interpolant(sigma=lambda t: t, alpha=lambda t: 1 - t)
     with pytest.raises(ValueError, match="does not fall with t, got g² = .*clock"):

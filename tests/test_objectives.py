@@ -18,7 +18,7 @@ from laws import (
 )
 from onepath import fields
 from onepath.calculus import gradient, jacobian, rademacher_probes
-from onepath.interpolants import bridge, linear, trigonometric
+from onepath.interpolants import Interpolant, bridge, linear, trigonometric
 from onepath.measures import gaussian
 from onepath.networks import MLP
 from onepath.objectives import (
@@ -174,8 +174,11 @@ def test_targets_that_do_not_exist_are_refused(generator):
         denoising_score_matching(still, linear, end, x0, x1)
     with pytest.raises(ValueError, match="knows of no latent noise.*use flow_matching"):
         regression(still, bridge(), fields.velocity, end, x0, x1)
-    with pytest.raises(ValueError, match="infinite rate where gamma is 0"):
-        flow_matching(still, bridge(), end, x0, x1, x0)
+    smooth = Interpolant(linear.sigma, linear.alpha, gamma2=lambda t: (t * (1 - t)) ** 2)
+    for path in (bridge(), smooth):  # the rate of gamma is infinite for one, and -1 for the other
+        with pytest.raises(ValueError, match="needs gamma > 0, got gamma = 0 at 1 of 3 times"):
+            flow_matching(still, path, end, x0, x1, x0)
+        assert flow_matching(still, path, 0.9 * end, x0, x1, x0).isfinite().all()
     with pytest.raises(ValueError, match="pass z, standard normal"):
         flow_matching(still, bridge(), 0.5 * end, x0, x1)
     assert flow_matching(still, linear, end, x0, x1).shape == (3,)

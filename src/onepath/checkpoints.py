@@ -41,7 +41,8 @@ class About:
 
     Args:
         architecture: `net.architecture`.
-        interpolant: its name in `interpolants`, of those without parameters.
+        interpolant: its name in `interpolants`, of those without parameters. Others, and all that
+            have latent noise, have no name here: a file that gave one would not say which it is.
         prediction: what is predicted along it: the name of a row of the table in `fields`.
         data: name of the data set; this and the next three are its `provenance`.
         steps: of training, all together.
@@ -64,6 +65,9 @@ class About:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
+        hints = {
+            "interpolant": "those with parameters or latent noise have no name in a checkpoint."
+        }
         for what, got, known in (
             ("format", self.format, (FORMAT,)),
             ("interpolant", self.interpolant, INTERPOLANTS),
@@ -73,7 +77,7 @@ class About:
             if got not in known:
                 raise ValueError(
                     f"a checkpoint's {what} is one of {', '.join(map(str, known))}, got {got!r}; "
-                    "a newer version of onepath may know it."
+                    f"{hints.get(what, 'a newer version of onepath may know it.')}"
                 )
         if type(self.steps) is not int or self.steps < 1:
             raise ValueError(f"a run has a whole number of steps, at least 1, got {self.steps!r}.")

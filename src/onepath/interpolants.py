@@ -43,7 +43,8 @@ class Interpolant:
         return self.sigma(t) ** 2 if self.sigma2 is None else self.sigma2(t)
 
     def __call__(self, t: Time, x0: Points, x1: Points, z: Points | None = None) -> Points:
-        r"""$x_t$. `z` is standard normal, and needed unless $\gamma = 0$."""
+        r"""$x_t$. `z` is standard normal, and needed unless $\gamma = 0$. Raises ValueError where
+        $\gamma^2$ is negative or nan."""
         if x0.shape != x1.shape or x0.dtype != x1.dtype:
             got = " and ".join(f"{tuple(x.shape)} {x.dtype}" for x in (x0, x1))
             raise ValueError(f"x0 and x1 are paired row by row and share a dtype, got {got}.")
@@ -58,7 +59,11 @@ class Interpolant:
                 "this interpolant has latent noise; pass z, standard normal of the shape of x0, "
                 f"got {got} for {tuple(x0.shape)}."
             )
-        return x + per_point(self.gamma2(t).sqrt()) * z
+        gamma2 = self.gamma2(t)
+        if not (gamma2 >= 0).all():
+            least = gamma2.min().item()
+            raise ValueError(f"gamma^2, a variance of latent noise, is at least 0, got {least:g}.")
+        return x + per_point(gamma2.sqrt()) * z
 
 
 def _in_unit_interval(t: Time) -> Time:

@@ -62,8 +62,10 @@ def flow_matching(
     Its minimiser is the velocity of the path, whatever the base and the coupling of the ends.
 
     Args:
-        z: latent noise, standard normal, for an interpolant that has some; its rate is infinite at
-            t = 0 and 1.
+        z: latent noise, standard normal, for an interpolant that has some. Its rate is the rate of
+            $\gamma^2$ over $2\gamma$, so where $\gamma$ is 0, as at 0 and 1, there is none here.
+
+    Raises ValueError at such times.
 
     Source: Lipman et al. (2023), Flow matching for generative modeling.
     Book: eq:cfm-loss.
@@ -71,11 +73,14 @@ def flow_matching(
     if path.gamma2 is zero:
         return regression(field, path, velocity, t, x0, x1)
     x = path(t, x0, x1, z)
-    gamma_rate = rate(path.gamma2, t) / (2 * path.gamma2(t).sqrt())
-    if not gamma_rate.isfinite().all():
+    gamma2 = path.gamma2(t)
+    if not (gamma2 > 0).all():
         raise ValueError(
-            "latent noise has an infinite rate where gamma is 0; draw times away from the ends."
+            "the rate of latent noise is the rate of gamma^2 over 2 gamma, which needs gamma > 0, "
+            f"got gamma = 0 at {int((gamma2 == 0).sum())} of {gamma2.numel()} times; "
+            "draw times away from the ends."
         )
+    gamma_rate = rate(path.gamma2, t) / (2 * gamma2.sqrt())
     check_draws(base=x0, target=x1, latent=z)
     a, b = velocity(path, t)
     target = per_point(a) * x1 + per_point(b) * x0 + per_point(gamma_rate) * z
