@@ -7,8 +7,8 @@ Euler steps, and the exact W2 between 10 000 generated and 10 000 test points. B
 floor, the W2 between the same test points and 10 000 others of the same law.
 
 `python benchmarks/plane_tables.py optimal 10` runs seeds 0 to 9 with optimal pairs, `independent`
-with independent ones. A run that is stored in `plane_tables.json` is not repeated, so the command
-goes on where it was stopped. `python benchmarks/plane_tables.py table` prints the table.
+with independent ones, and writes `plane_tables.md`. A run that is stored in `plane_tables.json` is
+not repeated, so the command goes on where it was stopped; `page` writes what there is.
 """
 
 import json
@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from ot import emd
 from torch import Tensor, nn
 
 from onepath.couplings import independent, minibatch_optimal, served
@@ -150,11 +151,10 @@ def run(task: str, coupling: str, seed: int) -> dict[str, float]:
     trained = time.process_time() - begin
     start, _, test, _ = held_out(task, seed)
     x, energy = flow(last, start)
-    y, averaged_energy = flow(averaged, start)
+    _, averaged_energy = flow(averaged, start)
     return {
         "w2": wasserstein2(x, test),
         "energy": energy,
-        "averaged_w2": wasserstein2(y, test),
         "averaged_energy": averaged_energy,
         "cpu_s_training": round(trained, 1),
     }
@@ -174,6 +174,40 @@ def real(task: str, seed: int) -> dict[str, float]:
     return found | ({"squared": wasserstein2(start, test) ** 2} if seed < 3 else {})
 
 
+def correction(task: str) -> dict[str, float]:
+    """By how much the squared W2 of seeds 1 and 2 are off because of which points were drawn.
+
+    To first order W2² of two samples is a sum over their points, of the potentials of the optimal
+    plan. Those of seed 0, extended to the plane, have means over the points of another seed and
+    means over the laws, by 200 000 points each. Their difference has the mean zero and moves along
+    with W2². The corrected value estimates the same thing, with a fraction of the scatter.
+    """
+    start, _, test, _ = held_out(task, 0)
+    cost = torch.cdist(start.double(), test.double()).square()
+    log = emd([], [], cost.numpy(), numItermax=100_000_000, log=True)[1]
+    if log["warning"] is not None:
+        raise ValueError(f"the transport problem was not solved: {log['warning']}.")
+    sides = ((test, log["v"]), (start, log["u"]))
+
+    def average(points: Tensor, side: int) -> float:
+        others, potential = sides[side]
+        rest = others.square().sum(1) - torch.from_numpy(potential).float()
+        parts = [
+            (p.square().sum(1, keepdim=True) + rest - 2 * p @ others.T).min(1).values
+            for p in points.split(1000)
+        ]
+        return torch.cat(parts).double().mean().item()
+
+    generator = torch.Generator().manual_seed(2000)
+    of_laws = sum(average(law(200_000, generator), k) for k, law in enumerate(TASKS[task]))
+    shifts = {
+        f"shift_{seed}": of_laws - average(held[0], 0) - average(held[2], 1)
+        for seed in (1, 2)
+        for held in (held_out(task, seed),)
+    }
+    return shifts | {"dual": of_laws}
+
+
 def store(key: str, make: Callable[[], dict[str, float]]) -> None:
     """Compute what is not in the file yet, and write it at once, whole."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -189,53 +223,123 @@ def store(key: str, make: Callable[[], dict[str, float]]) -> None:
 def shown(values: list[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.3f}"
-    return f"{mean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"
+    return f"{mean(values):.3f} ± {se(values):.3f}"
 
 
-def table() -> None:
+def se(values: list[float]) -> float:
+    return stdev(values) / len(values) ** 0.5
+
+
+def row(task: str, coupling: str, known: dict[str, dict[str, float]]) -> str:
+    """A row of the table, with what was aimed at."""
+    seeds = [seed for seed in range(100) if f"{task}, {coupling}, {seed}" in known]
+    if len(seeds) < 2:
+        return ""
+    runs = [known[f"{task}, {coupling}, {seed}"] for seed in seeds]
+    floors = [known[f"{task}, real, {seed}"]["floor"] for seed in seeds]
+    shift = known[f"{task}, squared"]
+    squared = mean(known[f"{task}, real, {k}"]["squared"] + shift[f"shift_{k}"] for k in (1, 2))
+    found = [run["w2"] for run in runs]
+    excess = [value - floor for value, floor in zip(found, floors)]
+    off = [run["energy"] / squared - 1 for run in runs]
+    energies = [abs(value) for value in off]
+    steady = [abs(r["averaged_energy"] / squared - 1) for r in runs if "averaged_energy" in r]
+    w2, energy, independent_w2 = PUBLISHED[task]
+    cells = [task, coupling, str(len(seeds)), shown(found)]
+    if coupling == "independent":
+        cells += [
+            f"{independent_w2}",
+            shown(floors),
+            shown(excess),
+            "",
+            shown(energies),
+            "",
+            "",
+            "",
+        ]
+        return f"| {' | '.join([*cells, shown(off), ''])} |\n"
+    if task == "moons → 8 Gaussians":
+        met = mean(excess) <= 0.05 + 2 * se(excess)
+    else:
+        met = mean(found) < w2
+    cells += [f"{w2}", shown(floors), shown(excess), "yes" if met else "no", shown(energies)]
+    cells += [f"{energy}", "yes" if mean(energies) < energy else "no", shown(off)]
+    return f"| {' | '.join([*cells, shown(steady) if steady else ''])} |\n"
+
+
+HEAD = (
+    "laws",
+    "pairs",
+    "seeds",
+    "W2",
+    "published",
+    "floor",
+    "W2 − floor",
+    "aim met",
+    "path energy",
+    "published",
+    "aim met",
+    "E / W2² − 1",
+    "path energy, averaged weights",
+)
+TEXT = """\
+# Flow matching in the plane, in published settings
+
+Made by `python benchmarks/plane_tables.py optimal 10` from `plane_tables.json`, which goes on where
+it was stopped. The settings are those of table 2 of Tong et al. (2024), Simulation-free Schrödinger
+bridges via score and flow matching; the laws were compared with the authors' public code. 10 000
+training points, 1000 epochs at batch 512 (19 000 steps), three layers of 64 SELU units, AdamW with
+rate 1e-3 and weight decay 1e-5, 100 Euler steps; exact W2 between 10 000 generated and 10 000 test
+points; the floor is that of the same test points against 10 000 others.
+
+Path energy is |E − W2²| / W2², where E is the mean of |v|² along the generated paths and W2² that
+between 10 000 starts and 10 000 test points in the mean over samples. Two samples estimate it, with
+the potentials of a third as control variates (`correction`), because W2² of one pair of samples
+moves by some per cent from sample to sample, as much as what is to be measured.
+
+Pairs: plans of 1024 points, eight at a time, gone through 32 times (`couplings.served`).
+
+{table}
+Mean ± standard error over the seeds, which are fewer than ten where the machine had no time for
+more; W2 and floor of a seed are against the same test points. The aims are: a mean W2 below the
+published one, except that on moons → 8 Gaussians, where the floor is most of it, W2 − floor may be
+at most 0.05 and two standard errors; and a mean path energy below the published one.
+
+What differs from the authors' code: no noise is added to the path (σ = 0); each Gaussian of a ring
+is drawn with probability 1/8 in every row; each set of moons is one set of evenly spaced angles
+instead of a random part of a larger one, which lowers the floor of rows with moons.
+
+The column before the last is the signed mean: where it is near zero and the path energy is not,
+seeds scatter around the right energy. At a constant rate of 1e-3 the energy of the last iterate
+moves by some per cent from one hundred steps to the next. The last column has the same networks
+with weights averaged over about 500 steps, which is outside the published settings; some runs were
+made before it was.
+"""
+
+
+def page() -> None:
     known = json.loads(RESULTS.read_text())
-    print(
-        "| laws | pairs | seeds | W2 | floor | W2 − floor | path energy | W2 published | "
-        "path energy published |\n" + "| --- " * 9 + "|"
-    )
-    for task, (w2, energy, w2_independent) in PUBLISHED.items():
-        squared = mean(
-            row["squared"]
-            for key, row in known.items()
-            if key.startswith(task) and "squared" in row
-        )
-        for coupling, prefix in (("optimal", ""), ("optimal", "averaged_"), ("independent", "")):
-            rows = {
-                seed: known[key]
-                for seed in range(100)
-                if (key := f"{task}, {coupling}, {seed}") in known and f"{prefix}w2" in known[key]
-            }
-            if not rows:
-                continue
-            floors = [known[f"{task}, real, {seed}"]["floor"] for seed in rows]
-            found = [row[f"{prefix}w2"] for row in rows.values()]
-            energies = [abs(r[f"{prefix}energy"] - squared) / squared for r in rows.values()]
-            excess = [value - floor for value, floor in zip(found, floors)]
-            theirs = (w2, energy) if coupling == "optimal" else (w2_independent, "")
-            cells = [shown(values) for values in (found, floors, excess, energies)]
-            cells = [
-                task,
-                coupling + (", averaged weights" if prefix else ""),
-                str(len(rows)),
-                *cells,
-            ]
-            print("| " + " | ".join([*cells, *map(str, theirs)]) + " |")
+    head = f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|\n"
+    rows = [row(task, coupling, known) for task in TASKS for coupling in COUPLINGS]
+    RESULTS.with_suffix(".md").write_text(TEXT.format(table=head + "".join(rows)))
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    if sys.argv[1:] == ["table"]:
-        return table()
-    coupling, seeds = sys.argv[1], int(sys.argv[2])
-    for seed in range(seeds):
-        for task in TASKS:
-            store(f"{task}, real, {seed}", lambda: real(task, seed))
-            store(f"{task}, {coupling}, {seed}", lambda: run(task, coupling, seed))
+    match sys.argv[1:]:
+        case ["page"]:
+            page()
+        case [coupling, seeds] if coupling in COUPLINGS:
+            for seed in range(max(3, int(seeds))):
+                for task in TASKS:
+                    store(f"{task}, real, {seed}", lambda: real(task, seed))
+                    if seed < int(seeds):
+                        store(f"{task}, {coupling}, {seed}", lambda: run(task, coupling, seed))
+            for task in TASKS:
+                store(f"{task}, squared", lambda: correction(task))
+            page()
+        case _:
+            raise SystemExit(__doc__)
 
 
 if __name__ == "__main__":
