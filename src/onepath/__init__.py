@@ -34,6 +34,10 @@ READING_ORDER = (
     "latent",  # chapter 11
     "weightings",  # chapter 9: errors and losses against time
     "couplings",  # chapter 12
+    "time_grids",  # chapter 14
+    "step_tables",  # chapter 14: what samplers share
+    "correctors",  # chapter 14: noise around a step
+    "samplers",  # chapter 14
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13

@@ -213,6 +213,9 @@ def _states(
         _check_generator(generator, x.device)
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
+    prepared = getattr(step, "prepared", None)  # a sampler computes all its coefficients at once
+    if prepared is not None:
+        step = prepared(times[:-1], times[1:])
     memory = None
     for t, t_next in zip(times[:-1], times[1:]):
         x, memory = step(x, t, t_next, draw, memory)
@@ -236,6 +239,8 @@ def _check(step: Step, x: Tensor, times: Tensor, generator: torch.Generator | No
             f"times lie in [0, 1], base to target, got {times[0]:g} to {times[-1]:g}; "
             "to go back, solve the time-reversed dynamics."
         )
+    if getattr(step, "draws", False):
+        _check_generator(generator, x.device)
     eta = getattr(step, "eta", zero)  # a step that says nothing is taken to be noiseless
     if eta is zero:
         return

@@ -1,0 +1,129 @@
+r"""Tables of coefficients: what the steps of `samplers` share.
+
+The coefficients of a sampler's step depend on its times and not on the state. Schedules check
+their times and are slow for one time after another, so the coefficients of all steps of a grid are
+computed at once, as columns of a table with a row for each step, and the tables of the last few
+grids are kept. A step that is taken by itself fills a table of its own.
+"""
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+import numpy
+import torch
+from torch import Tensor
+
+from .interpolants import Interpolant, half_log_snr
+from .solvers import Draw, Step
+
+
+def tabulated(
+    rows: Callable, advance: Callable, draws: bool = False, past: Callable = lambda memory: []
+) -> Step:
+    """The step that looks its coefficients up and advances by them.
+
+    Args:
+        rows: (starts, ends) to columns of coefficients, a row for each step of a grid. Row k may
+            depend on the steps before it.
+        past: where the steps before began, for a step that is taken alone, from its memory.
+    """
+
+    @lru_cache(maxsize=8)
+    def table(starts: tuple[float, ...], ends: tuple[float, ...]) -> dict:
+        columns = rows(*(torch.tensor(t, dtype=torch.float64) for t in (starts, ends)))
+        return dict(zip(zip(starts, ends), zip(*columns)))
+
+    def step(
+        x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
+    ) -> tuple[Tensor, object]:
+        starts = (*past(memory), t.item())
+        row = table(starts, (*starts[1:], t_next.item()))[t.item(), t_next.item()]
+        return advance(row, x, t, t_next, draw, memory)
+
+    def prepared(starts: Tensor, ends: Tensor) -> Step:
+        known = table(tuple(starts.tolist()), tuple(ends.tolist()))
+        return lambda x, t, t_next, draw, memory: advance(
+            known[t.item(), t_next.item()], x, t, t_next, draw, memory
+        )
+
+    step.prepared, step.draws = prepared, draws
+    return step
+
+
+def around(inner: Step, rows: Callable, wrapped: Callable, begin: Callable) -> Step:
+    """A step with noise around another one, which takes over the other's level and table.
+
+    Args:
+        wrapped: the inner step to the function that advances by a row of coefficients.
+        begin: (starts, ends) to where the inner steps begin.
+    """
+    alone, prepare = tabulated(rows, wrapped(inner), draws=True), getattr(inner, "prepared", None)
+
+    @lru_cache(maxsize=8)
+    def filled(starts: tuple[float, ...], ends: tuple[float, ...]) -> Step:
+        starts, ends = (torch.tensor(t, dtype=torch.float64) for t in (starts, ends))
+        within = prepare(begin(starts, ends), ends)
+        return tabulated(rows, wrapped(within)).prepared(starts, ends)
+
+    def step(
+        x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
+    ) -> tuple[Tensor, object]:
+        return alone(x, t, t_next, draw, memory)
+
+    step.__dict__.update(vars(inner))  # the level of a step of `solvers`
+    step.prepared, step.draws = alone.prepared, True
+    if prepare is not None:
+        step.prepared = lambda starts, ends: filled(tuple(starts.tolist()), tuple(ends.tolist()))
+    return step
+
+
+def spans(path: Interpolant, starts: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
+    """(sigma, sigma', alpha', h) of each step. Raises ValueError for what is no step to data."""
+    sigma, h = path.sigma(starts), half_log_snr(path, ends) - half_log_snr(path, starts)
+    if not (sigma > 0).all():
+        raise ValueError(
+            "a sampler divides by sigma where a step begins, got sigma = 0 at t = "
+            f"{starts[~(sigma > 0)][0]:g}; the data are reached there, stop the grid."
+        )
+    if not (h >= -1e-12).all():
+        raise ValueError(
+            "the signal-to-noise ratio grows in each step of a sampler, got h = "
+            f"{h.tolist()}; is the clock of the schedule turned?"
+        )
+    return sigma, path.sigma(ends), path.alpha(ends), h.clamp(min=0)
+
+
+def decay(path: Interpolant, starts: Tensor, ends: Tensor, zeta: float) -> tuple[Tensor, ...]:
+    r"""($\frac{\sigma'}\sigma e^{-\zeta^2h}$, sigma', alpha', h) of each step."""
+    sigma, sigma_next, alpha_next, h = spans(path, starts, ends)
+    ratio = sigma_next / sigma
+    return (ratio * (-(zeta**2) * h).exp() if zeta else ratio), sigma_next, alpha_next, h
+
+
+def extrapolation(nodes: Tensor, h: Tensor, zeta: float) -> list[Tensor]:
+    """The share of each value, newest first, in the mean denoiser of a step of length h that
+    begins at the last node."""
+    one = torch.ones_like(h)
+    nodes = nodes[nodes.isfinite()].flip(0)  # newest first
+    if len(nodes) < 2 or not h.isfinite():
+        return [one]
+    if len(nodes) == 2:
+        back = 0.5 * h / (nodes[0] - nodes[1])
+        return [1 + back, -back]
+    r, w = _gauss()
+    total = (1 + zeta**2) * h
+    weight = w * total * (-total * (1 - r)).exp() / -torch.expm1(-total)
+    at = nodes[0] + r * h
+    shares = []
+    for j, node in enumerate(nodes):
+        others = torch.cat([nodes[:j], nodes[j + 1 :]])
+        lagrange = ((at[:, None] - others) / (node - others)).prod(1)
+        shares.append((weight * lagrange).sum())
+    return shares
+
+
+@cache
+def _gauss() -> tuple[Tensor, Tensor]:
+    """48 nodes and weights of Gauss and Legendre on [0, 1]."""
+    nodes, weights = numpy.polynomial.legendre.leggauss(48)
+    return torch.from_numpy(0.5 * (nodes + 1)), torch.from_numpy(0.5 * weights)

@@ -1,0 +1,442 @@
+"""Claims of chapter 14: what a sampler's step solves exactly, its order, its noise, its ends."""
+
+import math
+
+import pytest
+import scipy.integrate
+import torch
+
+from laws import BASE, F64, NOISING, TARGET, points, scalar
+from onepath import fields
+from onepath.calculus import constant, rate
+from onepath.dynamics import Dynamics
+from onepath.fields import convert
+from onepath.interpolants import (
+    Interpolant,
+    bridge,
+    cosine,
+    edm,
+    half_log_snr,
+    linear,
+    noising_diffusion,
+    variance_preserving,
+)
+from onepath.measures import Mixture
+from onepath.noising import ancestral_posterior, noising_kernel
+from onepath.oracles import MixturePath
+from onepath.samplers import ancestral, churned, corrected, ddim, midpoint, multistep, renoised
+from onepath.solvers import euler, integrate, rk4, times
+from onepath.time_grids import uniform_in_log_snr
+from onepath.verify import expect, mean, order, refute, worst
+
+SCHEDULES = NOISING | {"cosine": cosine(), "EDM": edm(0.0, 10.0), "EDM, rho 1": edm(0.1, 10.0, 1.0)}
+every = pytest.mark.parametrize("name", SCHEDULES)
+T, S = scalar(0.3), scalar(0.6)
+
+
+def no_noise():
+    raise AssertionError("an ODE draws nothing")
+
+
+def frozen(value):
+    """A denoiser that says `value` at every point and time."""
+    return lambda t, x: value.to(x).expand_as(x)
+
+
+def one(step, x, t=T, s=S, draw=no_noise, memory=None):
+    return step(x, t, s, draw, memory)[0]
+
+
+def parts(step, t=T, s=S):
+    """(factor of the state, shift, standard deviation of the noise) of an affine step in d = 1."""
+    unit, nil = torch.ones(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
+    shift = one(step, nil, t, s, lambda: nil)
+    return (
+        one(step, unit, t, s, lambda: nil) - shift,
+        shift,
+        one(step, nil, t, s, lambda: unit) - shift,
+    )
+
+
+# --- identities of a step
+
+
+@every
+def test_ddim_is_denoise_and_keep_the_noise(name, generator):
+    path, x, guess = SCHEDULES[name], points(5, generator), points(5, generator)
+    alpha, sigma = path.alpha(S), path.sigma(S)
+    noise = (x - path.alpha(T) * guess) / path.sigma(T)
+    ours = one(ddim(lambda t, x: guess, path), x)
+    expect(worst("eq:ddim", ours - alpha * guess - sigma * noise))
+    refute(worst("eq:ddim", ours - alpha * guess - sigma**2 * noise), "factor: the variance")
+
+
+def test_on_the_linear_path_ddim_is_eulers_method(generator):
+    path, x = MixturePath(linear, TARGET), points(5, generator)
+    ours = one(ddim(path.denoiser, path), x)
+    expect(worst("eq:ddim", ours - one(euler(Dynamics(path.velocity)), x)))
+    curved = MixturePath(variance_preserving(0.3, 7.0), TARGET)
+    other = one(ddim(curved.denoiser, curved), x) - one(euler(Dynamics(curved.velocity)), x)
+    refute(worst("eq:ddim", other), "hypothesis: a curved path")
+
+
+@every
+@pytest.mark.parametrize("zeta", [0.0, 0.6, 1.0, 2.0])
+def test_a_step_has_the_law_of_the_sde_whose_denoiser_is_frozen(name, zeta):
+    """Mean and variance of dX = (v + zeta² g² s / 2) dt + zeta g dW, by a fine solver."""
+    path, guess, x, n = SCHEDULES[name], 0.8, 1.7, 400
+    t = times(2 * n, T.item(), S.item())
+    alpha, sigma, g = path.alpha(t), path.sigma(t), noising_diffusion(path)(t)
+    grow, shrink, level = rate(path.alpha, t), rate(path.sigma, t), (zeta * g) ** 2
+    slope = (shrink / sigma - 0.5 * level / sigma**2).tolist()
+    push = ((grow - alpha * shrink / sigma + 0.5 * level * alpha / sigma**2) * guess).tolist()
+    level, h, solved = level.tolist(), (S - T).item() / n, torch.tensor([x, 0.0], dtype=F64)
+    f = lambda k, y: torch.stack([slope[k] * y[0] + push[k], 2 * slope[k] * y[1] + level[k]])
+    for k in range(0, 2 * n, 2):  # Runge and Kutta's method of order 4
+        k1 = f(k, solved)
+        k2 = f(k + 1, solved + h / 2 * k1)
+        k3 = f(k + 1, solved + h / 2 * k2)
+        solved = solved + h / 6 * (k1 + 2 * k2 + 2 * k3 + f(k + 2, solved + h * k3))
+    factor, shift, spread = parts(ddim(frozen(scalar(guess)), path, zeta))
+    expect(worst("eq:ddim-noise", factor * x + shift - solved[0]))
+    expect(worst("eq:ddim-noise", spread**2 - solved[1]))
+    if zeta:
+        refute(worst("eq:ddim-noise", spread - solved[1]), "factor: a variance for a deviation")
+
+
+@every
+@pytest.mark.parametrize("zeta", [0.0, 0.6, 1.0])
+def test_noise_in_units_of_g_is_stochastic_ddim_with_a_known_share(name, zeta, generator):
+    path = SCHEDULES[name]
+    x, guess, xi = (points(4, generator) for _ in range(3))
+
+    def level(t, s):
+        h = half_log_snr(path, s) - half_log_snr(path, t)
+        return path.sigma(s) * (1 - torch.exp(-2 * zeta**2 * h)).sqrt()
+
+    ours = one(ddim(lambda t, x: guess, path, zeta), x, draw=lambda: xi)
+    theirs = one(renoised(lambda t, x: guess, path, level), x, draw=lambda: xi)
+    expect(worst("eq:stochastic-ddim", ours - theirs))
+    twice = one(
+        renoised(lambda t, x: guess, path, lambda t, s: 0.5 * path.sigma(s)), x, draw=lambda: xi
+    )
+    refute(worst("eq:stochastic-ddim", ours - twice), "wrong object: another share")
+
+
+@every
+def test_the_ancestral_step_draws_from_the_posterior_of_the_noising_run(name, generator):
+    path = SCHEDULES[name]
+    x, guess, xi = (points(4, generator) for _ in range(3))
+    state, data, variance = ancestral_posterior(path, T, S)
+    exact = state * x + data * guess + variance.sqrt() * xi
+    ours = one(ancestral(lambda t, x: guess, path), x, draw=lambda: xi)
+    expect(worst("eq:ancestral", ours - exact))
+    deterministic = one(ddim(lambda t, x: guess, path), x)
+    refute(worst("eq:ancestral", deterministic - exact), "missing term: the noise")
+
+
+def test_the_optimal_variance_is_that_of_the_posterior_spread_over_the_data():
+    """x' given x is a Gaussian about the posterior mean, averaged over x_1 given x."""
+    path, spread = variance_preserving(), 0.37
+    _, data, variance = ancestral_posterior(path, T, S)
+    *_, ours = parts(ancestral(frozen(scalar(0.0)), path, constant(spread)))
+    expect(worst("eq:optimal-variance", ours**2 - variance - data**2 * spread))
+    *_, plain = parts(ancestral(frozen(scalar(0.0)), path))
+    refute(
+        worst("eq:optimal-variance", plain**2 - variance - data**2 * spread), "missing term: mmse"
+    )
+
+
+@pytest.mark.parametrize("row", [fields.data, fields.noise])
+@every
+def test_the_middle_of_a_step_is_the_middle_in_lambda(name, row, generator):
+    path, seen = SCHEDULES[name], []
+    field = lambda t, x: (seen.append(t), 0 * x)[1]
+    one(midpoint(field, path, row), points(2, generator))
+    first, last = half_log_snr(path, T), half_log_snr(path, S)
+    assert len(seen) == 2 and seen[0] == T
+    expect(worst("eq:dpm-solver-2", half_log_snr(path, seen[1]) - 0.5 * (first + last)))
+    in_time = half_log_snr(path, 0.5 * (T + S))
+    if name != "VE":  # there lambda is affine in t
+        refute(worst("eq:dpm-solver-2", in_time - 0.5 * (first + last)), "clock: the middle in t")
+
+
+@pytest.mark.parametrize("row", [fields.data, fields.noise])
+def test_both_midpoint_rules_freeze_what_they_say(row, generator):
+    """The step is the exact flow with the row frozen at the value that it has at (t_m, u)."""
+    path = MixturePath(variance_preserving(0.3, 7.0), TARGET)
+    schedule, x = path.interpolant, points(4, generator)
+    field = convert(path.denoiser, path, fields.data, row)
+    calls = []
+    watched = lambda t, x: (calls.append((t, x, field(t, x))), calls[-1][2])[1]
+    ours = one(midpoint(watched, path, row), x)
+
+    def flow(value, t, s):
+        velocity = convert(lambda t, x: value, path, row, fields.velocity)
+        return integrate(rk4(Dynamics(velocity)), x, times(200, t.item(), s.item()))
+
+    (_, _, first), (middle, u, second) = calls
+    expect(worst("eq:dpm-solver-2", u - flow(first, T, middle), 1e-8))
+    expect(worst("eq:dpm-solver-2", ours - flow(second, T, S), 1e-8))
+    refute(worst("eq:dpm-solver-2", ours - flow(first, T, S), 1e-8), "wrong object: DDIM")
+    assert schedule is path.interpolant
+
+
+@pytest.mark.parametrize("zeta", [0.0, 0.7])
+@pytest.mark.parametrize("k", [1, 3, 4, 5])
+def test_k_values_integrate_a_polynomial_in_lambda_of_degree_k_minus_1(k, zeta):
+    """A denoiser that depends on time alone, and quadrature of the variation of constants."""
+    path, grid = variance_preserving(), torch.tensor([0.1, 0.25, 0.3, 0.45, 0.6, 0.7], dtype=F64)
+    lam = lambda t: half_log_snr(path, t)
+    poly = lambda l: 0.3 + sum((0.7 * l) ** p for p in range(1, k))
+    step, memory = multistep(lambda t, x: poly(lam(t)) + 0 * x, path, k, zeta), None
+    nil = torch.zeros(1, 1, dtype=F64)
+    for t, s in zip(grid[:-1], grid[1:]):
+        moved, memory = step(nil, t, s, lambda: nil, memory)
+    first, last, z = lam(grid[-2]).item(), lam(grid[-1]).item(), zeta**2
+    inside = lambda l: math.exp(l - z * (last - l)) * poly(l)
+    exact = (1 + z) * path.sigma(grid[-1]).item() * scipy.integrate.quad(inside, first, last)[0]
+    expect(worst("eq:multistep", moved - exact))
+    if k > 1:
+        short = one(
+            ddim(lambda t, x: poly(lam(t)) + 0 * x, path, zeta), nil, *grid[-2:], lambda: nil
+        )
+        refute(worst("eq:multistep", short - exact), "missing term: the values before")
+
+
+def test_two_values_extrapolate_to_the_middle_of_the_step(generator):
+    path, x = variance_preserving(), points(3, generator)
+    a, b = points(3, generator), points(3, generator)
+    t0, t1, t2 = (scalar(v) for v in (0.2, 0.35, 0.6))
+    step = multistep(lambda t, x: a if t == t0 else b, path, 2)
+    _, memory = step(x, t0, t1, no_noise, None)
+    ours, _ = step(x, t1, t2, no_noise, memory)
+    l0, l1, l2 = (half_log_snr(path, t) for t in (t0, t1, t2))
+    guess = b + (0.5 * (l1 + l2) - l1) * (b - a) / (l1 - l0)
+    exact = one(ddim(lambda t, x: guess, path), x, t1, t2)
+    expect(worst("eq:dpm-solver-2m", ours - exact))
+    back = b + (0.5 * (l1 + l2) - l1) * (a - b) / (l1 - l0)
+    refute(
+        worst("eq:dpm-solver-2m", one(ddim(lambda t, x: back, path), x, t1, t2) - exact),
+        "sign: a - b",
+    )
+
+
+@every
+def test_churn_goes_back_along_the_noising_run(name, generator):
+    """With a step that does nothing, the state is a draw of the noising kernel."""
+    path, x, xi = SCHEDULES[name], points(4, generator), points(4, generator)
+    seen = []
+
+    def still(x, t, t_next, draw, memory):
+        seen.append(t)
+        return x, memory
+
+    ours = one(churned(still, path, constant(0.25)), x, draw=lambda: xi)
+    (back,) = seen
+    scale, variance = noising_kernel(path, back, T)
+    expect(worst("eq:churn", ours - scale * x - variance.sqrt() * xi))
+    expect(worst("eq:churn", (half_log_snr(path, T) - half_log_snr(path, back)).exp() - 1.25))
+    refute(worst("eq:churn", ours - x - variance.sqrt() * xi - 0.1 * x), "factor: the scale")
+
+
+def test_a_corrector_is_a_langevin_step_at_the_new_time(generator):
+    path = MixturePath(linear, TARGET)
+    x, xi = points(4, generator), points(4, generator)
+    predicted = one(ddim(path.denoiser, path), x)
+    ours = one(
+        corrected(ddim(path.denoiser, path), path.score, 1, constant(0.3)), x, draw=lambda: xi
+    )
+    theirs = predicted + 0.045 * path.score(S, predicted) + 0.3 * xi
+    expect(worst("eq:predictor-corrector", ours - theirs))
+    early = predicted + 0.045 * path.score(T, predicted) + 0.3 * xi
+    refute(worst("eq:predictor-corrector", ours - early), "clock: the score where the step began")
+
+
+# --- orders
+
+
+def errors(step, path, x, counts, start=0.05, stop=0.95):
+    exact = integrate(rk4(Dynamics(path.velocity)), x, uniform_in_log_snr(path, 100, start, stop))
+    runs = [integrate(step, x, uniform_in_log_snr(path, n, start, stop)) for n in counts]
+    return [(run - exact).norm(dim=1).mean().item() for run in runs]
+
+
+@pytest.mark.parametrize("schedule", [linear, variance_preserving(0.3, 7.0)])
+def test_the_order_of_a_sampler_is_its_slope(schedule, generator):
+    path, counts = MixturePath(schedule, TARGET), [20, 40, 80]
+    x, sizes = path.sample(scalar(0.05), 8, generator), [1 / n for n in counts]
+    first = errors(ddim(path.denoiser, path), path, x, counts)
+    noise = convert(path.denoiser, path, fields.data, fields.noise)
+    expect(order("eq:ddim", sizes, first, 1))
+    for label, step in {
+        "eq:dpm-solver-2": midpoint(noise, path, fields.noise),
+        "eq:dpm-solver-2 ": midpoint(path.denoiser, path, fields.data),
+        "eq:dpm-solver-2m": multistep(path.denoiser, path, 2),
+    }.items():
+        expect(order(label, sizes, errors(step, path, x, counts), 2))
+        refute(order(label, sizes, first, 2), "wrong object: DDIM")
+
+
+# --- ends
+
+
+def samplers(path):
+    curve = lambda t: 0.1 * path.interpolant.sigma(t)
+    d = path.denoiser
+    return {
+        "ddim": ddim(d, path),
+        "ddim, noise": ddim(d, path, 0.5),
+        "renoised": renoised(d, path, lambda t, s: 0.3 * path.interpolant.sigma(s)),
+        "ancestral": ancestral(d, path),
+        "midpoint": midpoint(d, path, fields.data),
+        "multistep 2": multistep(d, path, 2),
+        "multistep 3, noise": multistep(d, path, 3, 0.5),
+        "multistep 5": multistep(d, path, 5),
+        "corrected": corrected(ddim(d, path), path.score, 2, curve),
+        "churned": churned(multistep(d, path), path, constant(0.05)),
+    }
+
+
+@every
+def test_whole_paths_are_walked_from_end_to_end(name, generator):
+    path = MixturePath(SCHEDULES[name], TARGET)
+    x = path.reference(5, generator)
+    for grid in (times(1), times(4)):
+        for kind, step in samplers(path).items():
+            state = integrate(step, x, grid, generator)
+            assert state.isfinite().all(), kind
+
+
+@pytest.mark.parametrize("name", ["linear", "VP", "cosine", "EDM"])
+def test_the_last_step_is_the_denoiser_itself(name, generator):
+    path = MixturePath(SCHEDULES[name], TARGET)
+    x, t = points(5, generator), scalar(0.9)
+    for kind, step in samplers(path).items():
+        if kind == "churned":
+            continue
+        last = one(step, x, t, scalar(1.0), lambda: torch.ones_like(x))
+        expect(worst("eq:ddim", last - path.denoiser(t, x)))
+    refute(worst("eq:ddim", last - path.denoiser(t, x) - 0.01 * x), "missing term: the noise kept")
+
+
+def test_the_first_step_from_pure_noise_goes_to_the_mean_of_the_data(generator):
+    path = MixturePath(linear, TARGET)
+    x = points(5, generator)
+    mean_of_data = path.denoiser(scalar(0.0), x)
+    for kind, step in samplers(path).items():
+        if "noise" in kind or kind in ("renoised", "ancestral", "corrected"):
+            continue
+        moved = one(step, x, scalar(0.0), scalar(0.1))
+        expect(worst("eq:ddim", moved - 0.9 * x - 0.1 * mean_of_data))
+
+
+def test_a_run_is_the_same_as_its_steps_one_by_one(generator):
+    path = MixturePath(variance_preserving(), TARGET)
+    x, grid = path.reference(5, generator), times(4)
+    for kind, step in samplers(path).items():
+        seeded = torch.Generator().manual_seed(1)
+        draw = lambda: torch.randn(x.shape, generator=seeded, dtype=F64)
+        state, memory = x, None
+        for t, s in zip(grid[:-1], grid[1:]):
+            state, memory = step(state, t, s, draw, memory)
+        whole = integrate(step, x, grid, torch.Generator().manual_seed(1))
+        assert torch.allclose(state, whole, rtol=1e-12, atol=1e-13), kind
+
+
+# --- laws
+
+
+def variances(step, grid, start):
+    """The exact variance after a run of an affine sampler without memory, and its mean factor."""
+    v = start
+    for t, s in zip(grid[:-1], grid[1:]):
+        factor, _, spread = parts(step, t, s)
+        v = factor**2 * v + spread**2
+    return v
+
+
+@pytest.mark.parametrize("variance", [4.0, 0.25])
+def test_the_optimal_variance_makes_gaussian_data_exact_on_every_grid(variance):
+    cov = torch.full((1, 1, 1), variance, dtype=F64)
+    law = Mixture(torch.ones(1, dtype=F64), torch.zeros(1, 1, dtype=F64), cov)
+    path, grid = MixturePath(linear, law), times(5)
+    mmse = lambda t: variance * (1 - t) ** 2 / (variance * t**2 + (1 - t) ** 2)
+    ours = variances(ancestral(path.denoiser, path, mmse), grid, torch.ones(1, 1, dtype=F64))
+    expect(worst("eq:optimal-variance", ours - variance))
+    plain = variances(ancestral(path.denoiser, path), grid, torch.ones(1, 1, dtype=F64))
+    refute(worst("eq:optimal-variance", plain - variance), "missing term: the spread of the data")
+
+
+def test_churn_keeps_the_law_of_a_perfect_step(generator):
+    """From the exact law at t, back along the noising run, and forward by a fine solver."""
+    path, t, s = MixturePath(linear, TARGET), scalar(0.4), scalar(0.5)
+    fine = lambda x, t, t_next, draw, memory: (
+        integrate(rk4(Dynamics(path.velocity)), x, times(8, t.item(), t_next.item())),
+        memory,
+    )
+    x = path.sample(t, 20_000, generator)
+    draw = lambda: torch.randn(x.shape, generator=generator, dtype=F64)
+    moved, _ = churned(fine, path, constant(0.4))(x, t, s, draw, None)
+    u = torch.tensor([0.9, -0.4], dtype=F64)
+    fresh = path.sample(s, 200_000, generator)
+    exact = torch.cos(fresh @ u).mean().item()
+    expect(mean("eq:churn", torch.cos(moved @ u), exact))
+    refute(mean("eq:churn", torch.cos(1.2 * moved @ u), exact), "factor: noise without the scale")
+
+
+# --- what is refused
+
+
+def test_other_bases_and_latent_noise_are_refused():
+    for path in (MixturePath(linear, TARGET, BASE), bridge(0.5)):
+        for build in (
+            lambda: ddim(fields.data, path),
+            lambda: renoised(fields.data, path, lambda t, s: 0 * t),
+            lambda: ancestral(fields.data, path, constant(0.1)),
+            lambda: midpoint(fields.data, path, fields.data),
+            lambda: multistep(fields.data, path),
+            lambda: churned(ddim(fields.data, linear), path, constant(0.1)),
+        ):
+            with pytest.raises(ValueError, match="conversions between fields need"):
+                build()
+
+
+def test_arguments_that_are_none_are_refused():
+    d = frozen(scalar(0.0))
+    for zeta in (-0.1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="zeta is noise in units of g"):
+            ddim(d, linear, zeta)
+    for k in (0, 7):
+        with pytest.raises(ValueError, match="order 1 to 6"):
+            multistep(d, linear, k)
+    with pytest.raises(ValueError, match="fields.data or fields.noise"):
+        midpoint(d, linear, fields.velocity)
+    with pytest.raises(ValueError, match="m >= 1"):
+        corrected(ddim(d, linear), d, 0, constant(0.1))
+    for noisy in (ddim(d, linear, 1.0), euler(Dynamics(d, constant(1.0)))):
+        with pytest.raises(ValueError, match="a step of an ODE"):
+            churned(noisy, linear, constant(0.1))
+
+
+def test_a_run_that_cannot_be_is_refused_before_its_first_call(generator):
+    def never(t, x):
+        raise AssertionError("called")
+
+    x, grid = points(3, generator), times(4)
+    falling = Interpolant(sigma=lambda t: 0.1 + t, alpha=lambda t: 1 - 0.5 * t)
+    sudden = Interpolant(sigma=lambda t: (0.5 - t).clamp(min=0), alpha=lambda t: 0.5 + 0.5 * t)
+    cases = {
+        "h = ": ddim(never, falling),
+        "sigma = 0 at t = 0.5": ddim(never, sudden),
+        "0 <= c <= sigma'": renoised(never, linear, lambda t, s: 1.1 * linear.sigma(s)),
+        "mmse is finite": ancestral(never, linear, constant(-1.0)),
+        "got alpha = 0": midpoint(never, linear, fields.noise),
+        "c is finite": corrected(ddim(never, linear), never, 1, constant(-0.1)),
+        "amount of churn": churned(ddim(never, linear), linear, constant(-0.1)),
+    }
+    for message, step in cases.items():
+        with pytest.raises(ValueError, match=message):
+            integrate(step, x, grid, generator)
+    with pytest.raises(ValueError, match="draws noise"):
+        integrate(ancestral(never, linear), x, grid)

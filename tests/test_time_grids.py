@@ -1,0 +1,70 @@
+"""Claims of chapter 14 about where steps lie."""
+
+import math
+
+import pytest
+import torch
+
+from laws import BASE, F64, NOISING, TARGET, scalar
+from onepath.interpolants import bridge, cosine, edm, half_log_snr, linear, variance_exploding
+from onepath.oracles import MixturePath
+from onepath.solvers import times
+from onepath.time_grids import karras, time_at, uniform_in_log_snr
+from onepath.verify import expect, refute, worst
+
+SCHEDULES = NOISING | {"cosine": cosine(), "EDM": edm(0.0)}
+every = pytest.mark.parametrize("name", SCHEDULES)
+
+
+@every
+def test_the_time_of_a_half_log_snr_is_its_inverse(name):
+    path, t = SCHEDULES[name], times(40, 0.01, 0.99)
+    ours = time_at(path, half_log_snr(path, t))
+    expect(worst("eq:grid", ours - t))
+    refute(worst("eq:grid", time_at(path, half_log_snr(path, t) - 0.01) - t), "missing term: 0.01")
+
+
+def test_on_the_linear_path_the_inverse_is_the_logistic_function():
+    lam = torch.linspace(-30, 30, 61, dtype=F64)
+    expect(worst("eq:grid", time_at(linear, lam) - lam.sigmoid(), 1e-15))
+    assert time_at(linear, torch.tensor([-math.inf, math.inf], dtype=F64)).tolist() == [0, 1]
+
+
+@every
+def test_steps_are_equal_in_the_clock_of_their_grid(name):
+    path = SCHEDULES[name]
+    lam = half_log_snr(path, uniform_in_log_snr(path, 9, 0.02, 0.97))
+    expect(worst("eq:grid", lam.diff() - (lam[-1] - lam[0]) / 9))
+    for rho in (1.0, 7.0):
+        grid = karras(path, 9, 0.02, 0.97, rho)
+        root = (-half_log_snr(path, grid) / rho).exp()
+        assert grid[0] == 0.02 and grid[-1] == 0.97 and karras(path, 9, 0.02, 1.0, rho)[-1] == 1
+        expect(worst("eq:grid", root.diff() - (root[-1] - root[0]) / 9))
+        refute(worst("eq:grid", lam.diff() - root.diff()), "clock: another grid")
+
+
+def test_edms_grid_is_uniform_on_its_own_path():
+    path = edm(0.002, 80.0, 7.0)
+    expect(worst("eq:grid", karras(path, 10, 0.0, 1.0) - times(10)))
+    ve = variance_exploding()
+    expect(worst("eq:grid", uniform_in_log_snr(ve, 10, 0.0, 1.0) - times(10)))
+    refute(worst("eq:grid", karras(ve, 10, 0.0, 1.0) - times(10)), "clock: of another schedule")
+
+
+def test_grids_that_are_none_are_refused():
+    for make in (uniform_in_log_snr, karras):
+        for n, start, stop in [(0, 0.1, 0.9), (4, 0.9, 0.1), (4, -0.1, 0.9), (4, 0.1, 1.1)]:
+            with pytest.raises(ValueError, match="n >= 1 steps"):
+                make(linear, n, start, stop)
+        with pytest.raises(ValueError, match="infinite at an end"):
+            make(linear, 4, 0.0, 0.9)
+        for path in (bridge(0.5), MixturePath(linear, TARGET, BASE)):
+            with pytest.raises(ValueError, match="conversions between fields need"):
+                make(path, 4, 0.1, 0.9)
+    with pytest.raises(ValueError, match="infinite at an end"):
+        uniform_in_log_snr(linear, 4, 0.1, 1.0)
+    for rho in (0.5, math.inf, math.nan):
+        with pytest.raises(ValueError, match="rho is at least 1"):
+            karras(linear, 4, 0.1, 0.9, rho)
+    with pytest.raises(ValueError, match="half log-SNRs from"):
+        time_at(edm(), scalar(50.0))
