@@ -38,6 +38,8 @@ READING_ORDER = (
     "step_tables",  # chapter 14: what samplers share
     "correctors",  # chapter 14: noise around a step
     "samplers",  # chapter 14
+    "control",  # chapter 17
+    "control_oracles",  # chapter 17: problems with a closed answer
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13
