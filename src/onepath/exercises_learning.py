@@ -92,18 +92,6 @@ def find_implicit(answer: Answer) -> Iterator[Test]:
         yield f"the loss in {d} dimensions", error.abs().max().item() < 1e-9
 
 
-def noise_covariance(answer: Answer) -> Iterator[Test]:
-    """ex:noise-covariance, chapter 8."""
-    for interpolant in (trigonometric, linear):
-        target, x = _circle()[0].target, _circle()[1]
-        path = MixturePath(interpolant, target)
-        noise = lambda t, x, path=path: -path.interpolant.sigma(t) * path.score(t, x)
-        for at in (0.3, 0.8):
-            t = torch.tensor(at, dtype=torch.float64)
-            error = answer(noise, interpolant, t, x) - path.denoiser_cov(t, x)
-            yield f"the covariance at t = {at}", error.abs().max().item() < 1e-8
-
-
 def plugged_in(answer: Answer) -> Iterator[Test]:
     """ex:plugged-in, chapter 8."""
     _, x = _circle()
@@ -247,7 +235,6 @@ TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:class-copy": class_copy,
     "ex:class-pairs": class_pairs,
     "ex:find-implicit": find_implicit,
-    "ex:noise-covariance": noise_covariance,
     "ex:plugged-in": plugged_in,
     "ex:quiet-target": quiet_target,
     "ex:half-line": half_line,

@@ -54,7 +54,8 @@ def curves(
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(5.2, 3.2))
         for k, (name, y) in enumerate(exact.items()):
-            ax.plot(x, y, color=EXACT, ls=("-", "--", ":")[k % 3], label=name)
+            # wide, so that it is seen on both sides of a computed line that lies on it
+            ax.plot(x, y, color=EXACT, ls=("-", "--", ":")[k % 3], lw=2.6, label=name)
         for k, (name, y) in enumerate(computed.items()):
             colour = (COMPUTED, *OTHERS)[k % 5]
             ax.plot(x, y, color=colour, marker="o", ms=3.5, lw=0.8, label=name)
