@@ -8,10 +8,12 @@ not.
 from dataclasses import dataclass
 
 from . import (
+    exercises_control,
     exercises_learning,
     exercises_matching,
     exercises_motion,
     exercises_noising,
+    exercises_sampling,
     exercises_start,
     exercises_transport,
 )
@@ -83,4 +85,6 @@ TESTS = (
     | exercises_motion.TESTS
     | exercises_learning.TESTS
     | exercises_matching.TESTS
+    | exercises_sampling.TESTS
+    | exercises_control.TESTS
 )

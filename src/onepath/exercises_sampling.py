@@ -1,0 +1,79 @@
+"""Tests of the exercises of chapters 14 to 16, samplers and their errors. The answers are not here."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from .exercises_start import Answer, Test
+
+
+def one_noise(answer: Answer) -> Iterator[Test]:
+    """ex:one-noise, chapter 15."""
+    generator = torch.Generator().manual_seed(15)
+    dW = torch.randn(240, 50, 1, generator=generator, dtype=torch.float64) / 240**0.5
+    x = torch.linspace(0.5, 2, 50, dtype=torch.float64)[:, None]
+    for k in (1, 6, 40):
+        moved = answer(torch.zeros_like, torch.ones_like, x, dW, k)
+        right = bool(torch.allclose(moved, x + dW.sum(0)))
+        yield f"pure noise arrives where Brownian motion does, k = {k}", right
+        grown = answer(lambda x: 0.7 * x, lambda x: 0 * x, x, dW, k)
+        steps = 240 // k
+        yield (
+            f"without noise, x' = 0.7 x in {steps} Euler steps",
+            bool(torch.allclose(grown, x * (1 + 0.7 / steps) ** steps)),
+        )
+    exact = (-0.5 * 0.6**2 + 0.6 * dW.sum(0)).exp() * x
+    gaps = [answer(torch.zeros_like, lambda x: 0.6 * x, x, dW, k) - exact for k in (40, 1)]
+    coarse, fine = (gap.square().mean() for gap in gaps)
+    yield "a finer run comes closer to the solution on the same noise", bool(6 * fine < coarse)
+
+
+def twice(answer: Answer) -> Iterator[Test]:
+    """ex:twice, chapter 15."""
+    value = lambda h: 1.7 - 0.8 * h + 2.3 * h**2
+    found = float(answer(value(0.4), value(0.2), value(0.1)))
+    yield "exact where the error is C h + C' h²", abs(found - 1.7) < 1e-9
+    cubic = lambda h: 1 + h**3
+    ratios = [float(answer(cubic(h), cubic(h / 2), cubic(h / 4))) - 1 for h in (0.4, 0.2)]
+    yield "what is left is of order h³", abs(ratios[0] / ratios[1] - 8) < 1e-6
+    three = torch.tensor([[1.0, 2.0], [1.5, 1.5], [1.75, 1.25]], dtype=torch.float64)
+    yield "it takes tensors, and a mean of equal values is that value", bool(
+        torch.allclose(answer(*three), torch.tensor([2.0, 1.0], dtype=torch.float64))
+    )
+
+
+def remembering(answer: Answer) -> Iterator[Test]:
+    """ex:remembering, chapter 15."""
+    for h, p, q in ((0.3, 0.0, 1.0), (0.7, 1.0, 0.0), (1.5, 0.5, 0.5), (0.9, 0.8, -0.3)):
+        a, size = 1 - h, (2 * h) ** 0.5
+        state, both = 0.0, 0.0  # the variance, and the covariance with the last draw
+        for _ in range(2000):
+            state = a**2 * state + 2 * h * (p**2 + q**2) + 2 * a * size * p * both
+            both = size * q
+        found = float(answer(h, p, q))
+        yield f"the variance at rest for h = {h}, p = {p}, q = {q}", abs(found - state) < 1e-8
+
+
+def equal_worth(answer: Answer) -> Iterator[Test]:
+    """ex:equal-worth, chapter 15."""
+    fine = torch.linspace(0.2, 0.9, 2001, dtype=torch.float64)
+    flat = answer(fine, torch.full_like(fine, 3.0), 7)
+    even = torch.linspace(0.2, 0.9, 8, dtype=torch.float64)
+    yield "equal weights, equal steps", bool(torch.allclose(flat, even, atol=1e-6))
+    w = 1 / (1.0 - fine) ** 4  # its root integrates to 1 / (1 - t)
+    grid = answer(fine, w, 10)
+    yield "n + 1 increasing times, with the ends", bool(
+        grid.shape == (11,)
+        and (grid.diff() > 0).all()
+        and (grid[[0, -1]] - fine[[0, -1]]).abs().max() < 1e-6
+    )
+    exact = 1 - 1 / torch.linspace(1 / 0.8, 1 / 0.1, 11, dtype=torch.float64)
+    yield "equal parts of the integral of the root", bool((grid - exact).abs().max() < 1e-3)
+
+
+TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
+    "ex:one-noise": one_noise,
+    "ex:twice": twice,
+    "ex:remembering": remembering,
+    "ex:equal-worth": equal_worth,
+}
