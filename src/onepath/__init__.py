@@ -37,6 +37,7 @@ READING_ORDER = (
     "time_grids",  # chapter 14
     "step_tables",  # chapter 14: what samplers share
     "correctors",  # chapter 14: noise around a step
+    "multisteps",  # chapter 14: samplers with memory
     "samplers",  # chapter 14
     "control",  # chapter 17
     "control_oracles",  # chapter 17: problems with a closed answer

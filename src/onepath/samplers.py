@@ -25,10 +25,12 @@ from .correctors import churned as churned
 from .correctors import corrected as corrected
 from .fields import Row, data, gaussian_path, noise
 from .interpolants import Interpolant, half_log_snr
+from .multisteps import adams as adams
+from .multisteps import multistep
 from .oracles import MixturePath
 from .shapes import Curve, Field
 from .solvers import Draw, Step
-from .step_tables import decay, extrapolation, spans, tabulated
+from .step_tables import decay, spans, tabulated
 from .time_grids import time_at
 
 Path = Interpolant | MixturePath
@@ -181,59 +183,6 @@ def midpoint(field: Field, path: Path, row: Row) -> Step:
         return keep * x + pull * frozen, memory
 
     return tabulated(rows, advance)
-
-
-def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) -> Step:
-    r"""A step that extrapolates the denoiser from its last values. One call a step.
-
-    With $h_-$ the step before, $\zeta = 0$ and `order` 2 it is DPM-Solver++(2M),
-
-    $$ x' = \frac{\sigma'}\sigma x + \alpha'(1-e^{-h})\Big[\big(1 + \tfrac h{2h_-}\big)\hat x_t
-       - \tfrac h{2h_-}\,\hat x_{t_-}\Big] . $$
-
-    `order` 1 is `ddim`. Orders from 3 on put the polynomial in $\lambda$ through the last values
-    into the integral at the head of this module. The first steps have fewer values and a lower
-    order. A step to $\sigma' = 0$ is of order 1, and values from $\alpha = 0$ are not used again:
-    both lie at infinity in $\lambda$.
-
-    Args:
-        order: 1 to 6, the number of values used.
-        zeta: noise in units of g, >= 0; with noise the order counts for the drift only.
-
-    Raises ValueError for orders and a zeta that are none, and as `ddim` does.
-
-    Source: Lu et al. (2022), DPM-Solver++, for order 2; here.
-    Book: eq:dpm-solver-2m.
-    """
-    schedule = gaussian_path(path)
-    if not 0 <= zeta < float("inf"):
-        raise ValueError(f"zeta is noise in units of g, finite and >= 0, got {zeta}.")
-    if order not in range(1, 7):
-        raise ValueError(f"a multistep method has order 1 to 6, got {order}.")
-
-    def rows(starts: Tensor, ends: Tensor) -> tuple[list, ...]:
-        keep, sigma_next, alpha_next, h = decay(schedule, starts, ends, zeta)
-        spread = sigma_next * (-torch.expm1(-2 * zeta**2 * h)).sqrt() if zeta else 0 * keep
-        total = -alpha_next * torch.expm1(-(1 + zeta**2) * h)
-        nodes = half_log_snr(schedule, starts)
-        weights = [
-            (a * torch.stack(extrapolation(nodes[max(0, k - order + 1) : k + 1], s, zeta))).tolist()
-            for k, (a, s) in enumerate(zip(total, h))
-        ]
-        return keep.tolist(), weights, spread.tolist()
-
-    def advance(
-        row: tuple, x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
-    ) -> tuple[Tensor, object]:
-        keep, weights, spread = row
-        values = ((t.item(), denoiser(t, x)), *(memory or ()))[:order]
-        x = keep * x
-        for weight, (_, value) in zip(weights, values):
-            x = torch.add(x, value, alpha=weight)
-        return (torch.add(x, draw(), alpha=spread) if spread else x), values
-
-    past = lambda memory: [time for time, _ in reversed(memory or ())]
-    return tabulated(rows, advance, draws=zeta > 0, past=past)
 
 
 def _frozen(denoiser: Field) -> Callable:
