@@ -1,10 +1,75 @@
-"""Tests of the exercises of chapters 14 to 16, samplers and their errors. The answers are not here."""
+"""Tests of the exercises of chapters 14 to 16, samplers and guidance. The answers are not here."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 
+from .dynamics import Dynamics
 from .exercises_start import Answer, Test
+from .interpolants import linear
+from .samplers import ddim
+from .solvers import integrate, rk4, times
+
+
+def two_etas(answer: Answer) -> Iterator[Test]:
+    """ex:two-etas, chapter 14."""
+    for eta, h in ((0.0, 0.4), (0.5, 0.1), (0.5, 1.5), (1.0, 0.7), (1.02, 1.1)):
+        low, high = 0.0, 5.0  # of zeta, for which a step replaces this share of the variance
+        share = eta**2 * (1 - math.exp(-2 * h))
+        for _ in range(80):
+            middle = 0.5 * (low + high)
+            less = 1 - math.exp(-2 * middle**2 * h) < share
+            low, high = (middle, high) if less else (low, middle)
+        yield f"the same noise, for {eta} and h = {h}", abs(float(answer(eta, h)) - low) < 1e-6
+
+
+def straight_score(answer: Answer) -> Iterator[Test]:
+    """ex:straight-score, chapter 14."""
+    x = torch.linspace(-1.5, 2, 6, dtype=torch.float64)[:, None]
+    s = -x.sin() - 0.5
+    for t, t_next, zeta in ((0.2, 0.6, 0.0), (0.2, 0.6, 1.0), (0.5, 0.9, 0.7)):
+        square = lambda u: 2 * (1 - u) / u
+
+        def both(u: torch.Tensor, m: torch.Tensor, zeta: float = zeta) -> torch.Tensor:
+            drift = m[:, :1] / u + 0.5 * (1 + zeta**2) * square(u) * s
+            return torch.cat([drift, 2 * m[:, 1:] / u + zeta**2 * square(u)], dim=1)
+
+        start = torch.cat([x, 0 * x], dim=1)
+        mean, variance = integrate(rk4(Dynamics(both)), start, times(100, t, t_next)).chunk(2, 1)
+        found, spread = answer(x, s, t, t_next, zeta)
+        where = f"from {t} to {t_next} at zeta = {zeta}"
+        yield f"the mean {where}", bool((found - mean).abs().max() < 1e-6)
+        yield f"the variance {where}", bool((spread - variance).abs().max() < 1e-6)
+
+
+def flow_sde(answer: Answer) -> Iterator[Test]:
+    """ex:flow-sde, chapter 14."""
+    x = torch.linspace(-1.5, 2, 8, dtype=torch.float64).reshape(4, 2)
+    v, draw = x.flip(1).sin() + 0.3, x.cos()
+    for t, t_next in ((0.2, 0.6), (0.0, 0.3), (0.7, 1.0), (0.0, 1.0)):
+        for zeta in (0.0, 1.0, 0.6):
+            clock = torch.tensor([t, t_next], dtype=torch.float64)
+            step = ddim(lambda s, y: y + (1 - s) * v, linear, zeta)
+            exact, _ = step(x, clock[0], clock[1], lambda: draw, None)
+            found = answer(x, v, t, t_next, zeta, draw)
+            yield (
+                f"from {t} to {t_next} at zeta = {zeta}",
+                bool(found.isfinite().all() and (found - exact).abs().max() < 1e-8),
+            )
+
+
+def multistep_slip(answer: Answer) -> Iterator[Test]:
+    """ex:multistep-slip, chapter 14."""
+    for before, now, after in ((0.0, 1.0, 2.0), (0.0, 0.5, 2.0), (-1.0, 1.2, 1.5)):
+        newest, older = (float(w) for w in answer(before, now, after))
+        nodes = f"for {before}, {now}, {after}"
+        yield f"a guess that stays is kept, {nodes}", abs(newest + older - 1) < 1e-9
+        halfway = newest * now + older * before
+        yield (
+            f"one that moves along a line is met half way through the step, {nodes}",
+            abs(halfway - 0.5 * (now + after)) < 1e-9,
+        )
 
 
 def one_noise(answer: Answer) -> Iterator[Test]:
@@ -37,8 +102,9 @@ def twice(answer: Answer) -> Iterator[Test]:
     ratios = [float(answer(cubic(h), cubic(h / 2), cubic(h / 4))) - 1 for h in (0.4, 0.2)]
     yield "what is left is of order h³", abs(ratios[0] / ratios[1] - 8) < 1e-6
     three = torch.tensor([[1.0, 2.0], [1.5, 1.5], [1.75, 1.25]], dtype=torch.float64)
-    yield "it takes tensors, and a mean of equal values is that value", bool(
-        torch.allclose(answer(*three), torch.tensor([2.0, 1.0], dtype=torch.float64))
+    yield (
+        "it takes tensors, and a mean of equal values is that value",
+        bool(torch.allclose(answer(*three), torch.tensor([2.0, 1.0], dtype=torch.float64))),
     )
 
 
@@ -62,16 +128,23 @@ def equal_worth(answer: Answer) -> Iterator[Test]:
     yield "equal weights, equal steps", bool(torch.allclose(flat, even, atol=1e-6))
     w = 1 / (1.0 - fine) ** 4  # its root integrates to 1 / (1 - t)
     grid = answer(fine, w, 10)
-    yield "n + 1 increasing times, with the ends", bool(
-        grid.shape == (11,)
-        and (grid.diff() > 0).all()
-        and (grid[[0, -1]] - fine[[0, -1]]).abs().max() < 1e-6
+    yield (
+        "n + 1 increasing times, with the ends",
+        bool(
+            grid.shape == (11,)
+            and (grid.diff() > 0).all()
+            and (grid[[0, -1]] - fine[[0, -1]]).abs().max() < 1e-6
+        ),
     )
     exact = 1 - 1 / torch.linspace(1 / 0.8, 1 / 0.1, 11, dtype=torch.float64)
     yield "equal parts of the integral of the root", bool((grid - exact).abs().max() < 1e-3)
 
 
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
+    "ex:two-etas": two_etas,
+    "ex:straight-score": straight_score,
+    "ex:flow-sde": flow_sde,
+    "ex:multistep-slip": multistep_slip,
     "ex:one-noise": one_noise,
     "ex:twice": twice,
     "ex:remembering": remembering,

@@ -64,6 +64,36 @@ def rugs(
     return fig
 
 
+def spent(
+    calls: list[int],
+    panels: dict[str, dict[str, Float[Tensor, "m"]]],
+    floors: dict[str, float],
+) -> Figure:
+    """What calls of the network buy: lines on logarithmic axes, panels side by side; a name has
+    one colour in all panels.
+
+    Args:
+        panels: distances by name, by title of the panel.
+        floors: a black line in a panel, by its title: below it differences are chance.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    inks, marks = (COMPUTED, *OTHERS, "#999999", "#555555", "#8B5A2B"), "osD^vP*X"
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(1, len(panels), figsize=(6.8, 3.3), squeeze=False)
+        for (title, panel), ax in zip(panels.items(), axes[0]):
+            for name, y in panel.items():
+                k = names.index(name) % 8
+                ax.plot(calls, y, color=inks[k], marker=marks[k], ms=3.5, lw=0.9, label=name)
+            if title in floors:
+                ax.axhline(floors[title], color=EXACT, lw=1, label="real against real")
+            ax.set(title=title, xscale="log", yscale="log", xlabel="calls of the network")
+            ax.set_xticks(calls, [str(n) for n in calls])
+            ax.xaxis.set_minor_locator(plt.NullLocator())
+        shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
+        fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
 def which_is_larger(
     rows: list[str],
     columns: list[str],
@@ -95,4 +125,62 @@ def which_is_larger(
             spine.set_visible(False)
         marks = [plt.Rectangle((0, 0), 1, 1, color=ink) for ink in inks]
         fig.legend(marks, names, loc="outside lower center", ncols=2, title="the larger error")
+    return fig
+
+
+def laws(
+    panels: dict[str, dict[str, tuple[Float[Tensor, "m"], Float[Tensor, "m"]]]],
+    clouds: dict[str, tuple[Float[Tensor, "n"], Float[Tensor, "n"]]],
+    wrong: tuple[str, ...] = (),
+    limits: tuple[float, float] = (-4.0, 4.0),
+) -> Figure:
+    """Densities on the line, panels side by side, over histograms of weighted particles.
+
+    Args:
+        panels: (places, values) by name, by title of the panel; the first name is black.
+        clouds: places and weights of particles, by title of the panel.
+        wrong: names of the densities that are a mistake, vermilion and dashed.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    right = [name for name in names if name not in wrong]
+    ink = dict(zip(right, (EXACT, COMPUTED, *OTHERS))) | {name: WRONG for name in wrong}
+    styles = dict(zip(wrong, ("--", ":", "-.")))
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(7, 2.6), sharex=True, sharey=True, squeeze=False
+        )
+        for (title, panel), ax in zip(panels.items(), axes[0]):
+            if title in clouds:
+                x, weights = clouds[title]
+                share = weights / weights.sum() * 50 / (limits[1] - limits[0])
+                ax.hist(x, bins=50, range=limits, weights=share, color=COMPUTED, alpha=0.5)
+            for name, (x, y) in panel.items():
+                ax.plot(x, y, color=ink[name], ls=styles.get(name, "-"), label=name)
+            ax.set(title=title, xlim=limits, xlabel="state $x$", yticks=[])
+            ax.spines["left"].set_visible(False)
+        shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
+        fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
+def scatter(
+    panels: dict[str, Float[Tensor, "n 2"]],
+    exact: Float[Tensor, "m 2"],
+    wrong: tuple[str, ...] = (),
+) -> Figure:
+    """Points of the plane, panels side by side, over a grey sample of the law that is meant.
+
+    Args:
+        wrong: titles of the panels that show a deliberate mistake.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(panels), figsize=(7, 2.6), sharex=True, sharey=True, squeeze=False
+        )
+        for (title, x), ax in zip(panels.items(), axes[0]):
+            ax.plot(*exact.T, ".", color="#BBBBBB", ms=3)
+            ax.plot(*x.T, ".", color=WRONG if title in wrong else COMPUTED, ms=1.5)
+            ax.set(title=title, xlabel="$x_1$")
+            ax.set_aspect("equal")
+        axes[0, 0].set_ylabel("$x_2$")
     return fig
