@@ -15,6 +15,7 @@ from onepath.control_oracles import (
     gaussian_reversal,
     indifferent,
     linearly_solvable,
+    over_standard,
     quadratic,
     relaxation,
 )
@@ -26,7 +27,7 @@ from onepath.interpolants import (
     variance_exploding,
     variance_preserving,
 )
-from onepath.measures import gaussian
+from onepath.measures import Mixture, gaussian, standard_normal
 from onepath.oracles import MixturePath
 from onepath.solvers import heun, integrate, times
 from onepath.verify import expect, mean, refute, worst
@@ -149,6 +150,18 @@ def test_the_quadratic_problem_has_the_linear_feedback(d, generator):
     )
     expect(worst("eq:lq-value", problem.value(t, x) - value))
     refute(worst("eq:lq-value", problem.value(t, x) - 0.5 * c * (x**2).sum(1)), "missing term")
+
+
+def test_a_mixture_over_the_standard_normal_is_a_mixture(generator):
+    law = random_mixture(2, 2, 3)
+    law = Mixture(law.weights, law.means, law.covs / (1.2 * torch.linalg.eigvalsh(law.covs).max()))
+    reward, scale = over_standard(law)
+    x = points(20, generator, scale=1.0)
+    quotient = law.log_prob(x) - standard_normal(2, x).log_prob(x)
+    expect(worst("eq:normaliser", reward.log_prob(x) + scale - quotient))
+    refute(worst("eq:normaliser", reward.log_prob(x) - quotient), "missing term: scale")
+    with pytest.raises(ValueError, match="covariances are less than I, got an eigenvalue of 1"):
+        over_standard(standard_normal(2, x))
 
 
 CHAIN = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.5, 0.3], [0.0, 0.6, 0.4]], dtype=F64)

@@ -53,6 +53,7 @@ READING_ORDER = (
     "exercises_motion",  # chapters 6 and 7
     "exercises_learning",  # chapters 8, 9 and 13
     "exercises_matching",  # chapters 10 to 12
+    "exercises_control",  # chapter 17
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # figures, last: nothing depends on them

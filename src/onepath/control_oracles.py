@@ -26,13 +26,13 @@ from .shapes import Curve, Points, Time, Values, per_point
 class LinearProcess:
     r"""$dX_t = a_tX_t\,dt + \eta_t\,dW_t$, with the law of its end given a state.
 
-    $$ X_1\mid X_t=x\;\sim\;\mathcal N(m_tx,\,v_tI), \qquad
-       \dot m = -a\,m, \quad \dot v = -m^2\eta^2, \quad m_1 = 1,\ v_1 = 0 . $$
+    $$ X_1\mid X_t=x\;\sim\;\mathcal N(m_tx,\,\omega_tI), \qquad
+       \dot m = -a\,m, \quad \dot\omega = -m^2\eta^2, \quad m_1 = 1,\ \omega_1 = 0 . $$
 
     Args:
         pull: the curve a, negative where the process is drawn to the origin.
         mean: the curve m. Where it is 0 the end has forgotten the state.
-        variance: the curve v.
+        variance: the curve $\omega$.
 
     Source: here; variation of constants.
     Book: eq:linear-end.
@@ -120,7 +120,7 @@ def gaussian_reversal(path: Interpolant, variance: float = 1.0) -> LinearProcess
 class MixtureControl:
     r"""The control problem with $e^{-\Phi} = e^\ell\sum_kw_k\,\mathcal N(\mu_k,C_k)$, solved.
 
-    $$ \psi_t(x) = e^\ell\sum_kw_k\,\mathcal N\big(m_tx;\,\mu_k,\,C_k+v_tI\big), \qquad
+    $$ \psi_t(x) = e^\ell\sum_kw_k\,\mathcal N\big(m_tx;\,\mu_k,\,C_k+\omega_tI\big), \qquad
        V = -\log\psi, \quad u^* = \eta\,\nabla\log\psi . $$
 
     Args:
@@ -151,8 +151,8 @@ class MixtureControl:
         return -self.log_psi(t, x)
 
     def control(self, t: Time, x: Points) -> Points:
-        r"""$u^*_t(x) = \eta_tm_t\sum_kp_k\,(C_k+v_tI)^{-1}(\mu_k-m_tx)$, with $p_k$ the share of
-        component k in $\psi_t(x)$."""
+        r"""$u^*_t(x) = \eta_tm_t\sum_kp_k\,(C_k+\omega_tI)^{-1}(\mu_k-m_tx)$, with $p_k$ the share
+        of component k in $\psi_t(x)$."""
         share = self._log_parts(t, x).softmax(1)
         m, covs = self._spread(t)
         away = torch.linalg.solve(covs, offsets(m * x, self._centres(covs)))
@@ -162,7 +162,7 @@ class MixtureControl:
 
     def end(self, x: Float[Tensor, "d"]) -> Mixture:
         r"""The law of the end of the best runs from x at t = 0, $\propto\mathcal
-        N(y;m_0x,v_0I)\,e^{-\Phi(y)}$."""
+        N(y;m_0x,\omega_0I)\,e^{-\Phi(y)}$."""
         start = torch.zeros((), dtype=x.dtype, device=x.device)
         m, covs = self._spread(start)
         v, C = self.process.variance(start).to(x), self.reward.covs
@@ -204,6 +204,37 @@ def quadratic(process: LinearProcess, c: float, like: Points) -> MixtureControl:
     d = like.shape[1]
     law = gaussian(torch.zeros(d).to(like), torch.eye(d).to(like) / c)
     return MixtureControl(process, law, 0.5 * d * log(2 * pi / c))
+
+
+def over_standard(law: Mixture) -> tuple[Mixture, float]:
+    r"""(reward, log-scale) with $p/\mathcal N(0,I) = e^\ell\cdot$reward, for a mixture p.
+
+    As $e^{-\Phi}$ it leads a process with the end $\mathcal N(0,I)$ to p. Component by component
+
+    $$ \Sigma_k = (C_k^{-1} - I)^{-1}, \qquad \nu_k = \Sigma_kC_k^{-1}\mu_k . $$
+
+    Raises ValueError unless all covariances are less than I: else the quotient is no mixture.
+
+    Source: here; a quotient of Gaussian densities.
+    Book: eq:normaliser.
+    """
+    eye, C = torch.eye(law.dim).to(law.means), law.covs
+    widest = torch.linalg.eigvalsh(C).max().item()
+    if widest >= 1:
+        raise ValueError(
+            "a mixture over N(0, I) is a mixture if its covariances are less than I, "
+            f"got an eigenvalue of {widest:g}; change the scale of the space."
+        )
+    # (C^-1 - I)^-1 = (I - C)^-1 C, which loses no digits where C is small
+    covs, centres = (
+        torch.linalg.solve(eye - C, C),
+        torch.linalg.solve(eye - C, law.means[..., None]),
+    )
+    centres = centres[..., 0]
+    at = lambda mean, cov: log_normals(centres, mean[:, None], cov[:, None])[:, 0]
+    base = at(torch.zeros_like(centres), eye.expand(len(C), -1, -1))
+    logs = law.weights.log() + at(law.means, C) - base - at(centres, covs)
+    return Mixture(logs.softmax(0), centres, 0.5 * (covs + covs.mT)), logs.logsumexp(0).item()
 
 
 def linearly_solvable(
