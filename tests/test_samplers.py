@@ -1,7 +1,9 @@
 """Claims of chapter 14: what a sampler's step solves exactly, its order, its noise, its ends."""
 
+import functools
 import math
 
+import numpy
 import pytest
 import scipy.integrate
 import torch
@@ -24,9 +26,18 @@ from onepath.interpolants import (
 from onepath.measures import Mixture
 from onepath.noising import ancestral_posterior, noising_kernel
 from onepath.oracles import MixturePath
-from onepath.samplers import ancestral, churned, corrected, ddim, midpoint, multistep, renoised
+from onepath.samplers import (
+    adams,
+    ancestral,
+    churned,
+    corrected,
+    ddim,
+    midpoint,
+    multistep,
+    renoised,
+)
 from onepath.solvers import euler, integrate, rk4, times
-from onepath.time_grids import uniform_in_log_snr
+from onepath.time_grids import time_at, uniform_in_log_snr
 from onepath.verify import expect, mean, order, refute, worst
 
 SCHEDULES = NOISING | {"cosine": cosine(), "EDM": edm(0.0, 10.0), "EDM, rho 1": edm(0.1, 10.0, 1.0)}
@@ -173,12 +184,12 @@ def test_both_midpoint_rules_freeze_what_they_say(row, generator):
 
     def flow(value, t, s):
         velocity = convert(lambda t, x: value, path, row, fields.velocity)
-        return integrate(rk4(Dynamics(velocity)), x, times(200, t.item(), s.item()))
+        return integrate(rk4(Dynamics(velocity)), x, times(12, t.item(), s.item()))
 
     (_, _, first), (middle, u, second) = calls
-    expect(worst("eq:dpm-solver-2", u - flow(first, T, middle), 1e-8))
-    expect(worst("eq:dpm-solver-2", ours - flow(second, T, S), 1e-8))
-    refute(worst("eq:dpm-solver-2", ours - flow(first, T, S), 1e-8), "wrong object: DDIM")
+    expect(worst("eq:dpm-solver-2", u - flow(first, T, middle), 1e-6))
+    expect(worst("eq:dpm-solver-2", ours - flow(second, T, S), 1e-6))
+    refute(worst("eq:dpm-solver-2", ours - flow(first, T, S), 1e-6), "wrong object: DDIM")
     assert schedule is path.interpolant
 
 
@@ -222,6 +233,72 @@ def test_two_values_extrapolate_to_the_middle_of_the_step(generator):
     )
 
 
+# --- Adams' method
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_the_corrected_integral_is_exact_for_polynomials_in_the_angle(k, scale):
+    """A flow y' = F(theta), of degree k: each state is y_0 + the integral, by quadrature,
+    less what the prediction with one value fewer misses in the last step."""
+    path, grid = variance_preserving(), torch.linspace(0.05, 0.9, 9, dtype=F64) ** 1.5
+    angle = lambda t: torch.atan(scale * path.alpha(t) / path.sigma(t))
+    radius = lambda t: (path.sigma(t) ** 2 + (scale * path.alpha(t)) ** 2).sqrt()
+    slope = lambda a: 0.4 - 1.3 * a + (1.7 * a - 0.9) ** k
+
+    def denoiser(t, x):  # F = r xhat / (sigma s) - s alpha y / sigma, solved for xhat
+        force = slope(angle(t)) + scale * path.alpha(t) / path.sigma(t) * x / radius(t)
+        return scale * path.sigma(t) / radius(t) * force
+
+    start = torch.full((1, 1), 0.3, dtype=F64)
+    end = integrate(adams(denoiser, path, k, scale), start, grid)
+    angles = angle(grid)
+    whole = scipy.integrate.quad(lambda a: slope(scalar(a)).item(), angles[0], angles[-1])[0]
+    nodes = angles[:-1][-k:]
+    fitted = numpy.polynomial.Polynomial.fit(nodes, slope(nodes), k - 1)
+    missed = scipy.integrate.quad(
+        lambda a: slope(scalar(a)).item() - fitted(a), angles[-2], angles[-1]
+    )[0]
+    exact = start / radius(grid[0]) + whole - missed
+    ours = end / radius(grid[-1])
+    expect(worst("eq:adams", ours - exact))
+    refute(worst("eq:adams", ours - exact - missed), "missing term: the prediction of the end")
+
+
+def test_gaussian_data_of_the_right_scale_are_exact_in_one_step(generator):
+    """In the rotating frame they do not move."""
+    law = Mixture(
+        torch.ones(1, dtype=F64), torch.zeros(1, 2, dtype=F64), 0.49 * torch.eye(2, dtype=F64)[None]
+    )
+    for schedule in (linear, cosine(), edm(0.0, 10.0)):
+        path = MixturePath(schedule, law)
+        x = path.reference(5, generator)
+        first = schedule.sigma(scalar(0.0)) ** 2 + (0.7 * schedule.alpha(scalar(0.0))) ** 2
+        ours = integrate(adams(path.denoiser, path, 2, 0.7), x, times(1))
+        expect(worst("eq:adams", ours - 0.7 * x / first.sqrt()))
+        other = integrate(adams(path.denoiser, path, 2, 1.0), x, times(1))
+        refute(worst("eq:adams", other - 0.7 * x / first.sqrt()), "factor: the scale of the data")
+
+
+def test_all_paths_are_one_path_to_adams(generator):
+    """The same half log-SNRs give the same states, up to the radius."""
+    runs = []
+    for schedule in (
+        linear,
+        cosine(),
+        Interpolant(sigma=lambda t: 3 - 3 * t, alpha=lambda t: 3 * t),
+    ):
+        path = MixturePath(schedule, TARGET)
+        lam = torch.linspace(-4, 3, 9, dtype=F64)
+        grid = time_at(schedule, lam)
+        r = (schedule.sigma(grid) ** 2 + schedule.alpha(grid) ** 2).sqrt()
+        x = r[0] * points(4, torch.Generator().manual_seed(1))
+        runs.append(integrate(adams(path.denoiser, path, 3), x, grid) / r[-1])
+    expect(worst("eq:adams", runs[0] - runs[1]))
+    expect(worst("eq:adams", runs[0] - runs[2]))
+    refute(worst("eq:adams", runs[0] - 3 * runs[2]), "factor: the radius")
+
+
 @every
 def test_churn_goes_back_along_the_noising_run(name, generator):
     """With a step that does nothing, the state is a draw of the noising kernel."""
@@ -256,26 +333,51 @@ def test_a_corrector_is_a_langevin_step_at_the_new_time(generator):
 # --- orders
 
 
-def errors(step, path, x, counts, start=0.05, stop=0.95):
-    exact = integrate(rk4(Dynamics(path.velocity)), x, uniform_in_log_snr(path, 100, start, stop))
-    runs = [integrate(step, x, uniform_in_log_snr(path, n, start, stop)) for n in counts]
+ON_LINEAR = MixturePath(linear, TARGET)
+COUNTS = [64, 128, 256]
+
+
+@functools.cache
+def reference():
+    """States at t = 0.05, and where the flow carries them until 0.95."""
+    x = ON_LINEAR.sample(scalar(0.05), 8, torch.Generator().manual_seed(2))
+    flow = Dynamics(lambda t, x: (ON_LINEAR.denoiser(t, x) - x) / (1 - t))
+    return x, integrate(rk4(flow), x, uniform_in_log_snr(linear, 200, 0.05, 0.95))
+
+
+@functools.cache
+def errors(name):
+    d, (x, exact) = ON_LINEAR.denoiser, reference()
+    noise = convert(d, linear, fields.data, fields.noise)
+    step = {
+        "ddim": lambda: ddim(d, linear),
+        "midpoint, data": lambda: midpoint(d, linear, fields.data),
+        "midpoint, noise": lambda: midpoint(noise, linear, fields.noise),
+        "multistep 2": lambda: multistep(d, linear, 2),
+        "adams 1": lambda: adams(d, linear, 1),
+        "adams 2": lambda: adams(d, linear, 2),
+    }[name]()
+    runs = [integrate(step, x, uniform_in_log_snr(linear, n, 0.05, 0.95)) for n in COUNTS]
     return [(run - exact).norm(dim=1).mean().item() for run in runs]
 
 
-@pytest.mark.parametrize("schedule", [linear, variance_preserving(0.3, 7.0)])
-def test_the_order_of_a_sampler_is_its_slope(schedule, generator):
-    path, counts = MixturePath(schedule, TARGET), [20, 40, 80]
-    x, sizes = path.sample(scalar(0.05), 8, generator), [1 / n for n in counts]
-    first = errors(ddim(path.denoiser, path), path, x, counts)
-    noise = convert(path.denoiser, path, fields.data, fields.noise)
-    expect(order("eq:ddim", sizes, first, 1))
-    for label, step in {
-        "eq:dpm-solver-2": midpoint(noise, path, fields.noise),
-        "eq:dpm-solver-2 ": midpoint(path.denoiser, path, fields.data),
-        "eq:dpm-solver-2m": multistep(path.denoiser, path, 2),
-    }.items():
-        expect(order(label, sizes, errors(step, path, x, counts), 2))
-        refute(order(label, sizes, first, 2), "wrong object: DDIM")
+@pytest.mark.parametrize(
+    "name, label, expected",
+    [
+        ("ddim", "eq:ddim", 1),
+        ("midpoint, data", "eq:dpm-solver-2", 2),
+        ("midpoint, noise", "eq:dpm-solver-2", 2),
+        ("multistep 2", "eq:dpm-solver-2m", 2),
+        ("adams 1", "eq:adams", 2),
+        ("adams 2", "eq:adams", 3),
+    ],
+)
+def test_the_order_of_a_sampler_is_its_slope(name, label, expected):
+    """Adams' corrector raises the order of the predictor by one."""
+    sizes = [1 / n for n in COUNTS]
+    expect(order(label, sizes, errors(name), expected))
+    other = errors("adams 1" if name == "ddim" else "ddim")
+    refute(order(label, sizes, other, expected), "wrong object: another method")
 
 
 # --- ends
@@ -293,6 +395,7 @@ def samplers(path):
         "multistep 2": multistep(d, path, 2),
         "multistep 3, noise": multistep(d, path, 3, 0.5),
         "multistep 5": multistep(d, path, 5),
+        "adams": adams(d, path, 3),
         "corrected": corrected(ddim(d, path), path.score, 2, curve),
         "churned": churned(multistep(d, path), path, constant(0.05)),
     }
@@ -313,7 +416,7 @@ def test_the_last_step_is_the_denoiser_itself(name, generator):
     path = MixturePath(SCHEDULES[name], TARGET)
     x, t = points(5, generator), scalar(0.9)
     for kind, step in samplers(path).items():
-        if kind == "churned":
+        if kind in ("churned", "adams"):  # these end on a line through more than one value
             continue
         last = one(step, x, t, scalar(1.0), lambda: torch.ones_like(x))
         expect(worst("eq:ddim", last - path.denoiser(t, x)))
@@ -325,7 +428,7 @@ def test_the_first_step_from_pure_noise_goes_to_the_mean_of_the_data(generator):
     x = points(5, generator)
     mean_of_data = path.denoiser(scalar(0.0), x)
     for kind, step in samplers(path).items():
-        if "noise" in kind or kind in ("renoised", "ancestral", "corrected"):
+        if "noise" in kind or kind in ("renoised", "ancestral", "corrected", "adams"):
             continue
         moved = one(step, x, scalar(0.0), scalar(0.1))
         expect(worst("eq:ddim", moved - 0.9 * x - 0.1 * mean_of_data))
@@ -396,6 +499,7 @@ def test_other_bases_and_latent_noise_are_refused():
             lambda: ancestral(fields.data, path, constant(0.1)),
             lambda: midpoint(fields.data, path, fields.data),
             lambda: multistep(fields.data, path),
+            lambda: adams(fields.data, path),
             lambda: churned(ddim(fields.data, linear), path, constant(0.1)),
         ):
             with pytest.raises(ValueError, match="conversions between fields need"):
@@ -410,6 +514,11 @@ def test_arguments_that_are_none_are_refused():
     for k in (0, 7):
         with pytest.raises(ValueError, match="order 1 to 6"):
             multistep(d, linear, k)
+        with pytest.raises(ValueError, match="order 1 to 6"):
+            adams(d, linear, k)
+    for scale in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="scale of the data"):
+            adams(d, linear, 3, scale)
     with pytest.raises(ValueError, match="fields.data or fields.noise"):
         midpoint(d, linear, fields.velocity)
     with pytest.raises(ValueError, match="m >= 1"):

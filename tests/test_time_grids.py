@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from laws import BASE, F64, NOISING, TARGET, scalar
+from onepath.calculus import constant
+from onepath.dynamics import Dynamics
 from onepath.interpolants import bridge, cosine, edm, half_log_snr, linear, variance_exploding
 from onepath.oracles import MixturePath
-from onepath.solvers import times
-from onepath.time_grids import karras, time_at, uniform_in_log_snr
+from onepath.solvers import euler, heun, times
+from onepath.time_grids import karras, optimised, time_at, uniform_in_log_snr
 from onepath.verify import expect, refute, worst
 
 SCHEDULES = NOISING | {"cosine": cosine(), "EDM": edm(0.0)}
@@ -49,6 +51,42 @@ def test_edms_grid_is_uniform_on_its_own_path():
     ve = variance_exploding()
     expect(worst("eq:grid", uniform_in_log_snr(ve, 10, 0.0, 1.0) - times(10)))
     refute(worst("eq:grid", karras(ve, 10, 0.0, 1.0) - times(10)), "clock: of another schedule")
+
+
+@pytest.mark.parametrize("method, power", [(euler, 1), (heun, 2)])
+def test_an_optimised_grid_has_equal_local_errors(method, power):
+    """x' = f(t): Euler errs by h² f'/2, Heun by h³ f''/12; here both are multiples of t^4."""
+    f = {1: lambda t: t**5, 2: lambda t: t**6}[power]
+    step = method(Dynamics(lambda t, x: f(t) + 0 * x))
+    ours = optimised(step, torch.zeros(1, 1, dtype=F64), times(400), 8, order=power)
+    share = 4 / (power + 1) + 1  # the integral of t^(4 / (p + 1)), except where the floor is
+    exact = torch.linspace(0, 1, 9, dtype=F64) ** (1 / share)
+    expect(worst("eq:optimised-grid", ours[3:] - exact[3:], 0.01))
+    refute(worst("eq:optimised-grid", ours[3:] - times(8)[3:], 0.01), "wrong object: equal steps")
+    wrong = torch.linspace(0, 1, 9, dtype=F64) ** (1 / (4 / power + 1))
+    refute(worst("eq:optimised-grid", ours[3:] - wrong[3:], 0.003), "factor: 1/p for 1/(p + 1)")
+
+
+def test_no_neighbour_of_an_optimised_grid_has_less_local_error():
+    f = lambda t: 1 / (1.1 - t)
+    step = euler(Dynamics(lambda t, x: f(t) + 0 * x))
+    local = lambda grid: (0.5 * grid.diff() ** 2 / (1.1 - 0.5 * (grid[1:] + grid[:-1])) ** 2).sum()
+    ours = optimised(step, torch.zeros(1, 1, dtype=F64), times(1000), 40)
+    for warp in (0.7, 0.9, 1.1, 1.4):
+        assert local(ours) < local(1 - (1 - ours) ** warp)
+        assert local(ours) < local(ours**warp)
+    assert 1.2 * local(ours) < local(times(40))
+
+
+def test_an_optimised_grid_needs_a_step_that_errs_and_draws_nothing():
+    x, still = torch.zeros(2, 1, dtype=F64), Dynamics(lambda t, x: 1 + 0 * x)
+    with pytest.raises(ValueError, match="makes no error"):
+        optimised(euler(still), x, times(4), 2)
+    with pytest.raises(ValueError, match="one that draws"):
+        optimised(euler(Dynamics(still.drift, constant(1.0))), x, times(4), 2)
+    for n, power, pilot in [(0, 1, times(4)), (2, 0, times(4)), (2, 1, times(4)[:1])]:
+        with pytest.raises(ValueError, match="n >= 1 steps"):
+            optimised(euler(still), x, pilot, n, power)
 
 
 def test_grids_that_are_none_are_refused():
