@@ -1,4 +1,4 @@
-"""Figures of sampling: errors against calls, and where the steps of a grid lie."""
+"""Figures of sampling: errors against calls, where the steps of a grid lie, and tilted laws."""
 
 import matplotlib.pyplot as plt
 from jaxtyping import Bool, Float
@@ -56,6 +56,7 @@ def rugs(
             at = places[places.isfinite()]
             top.plot(at, [-row] * len(at), "|", color=inks[name], ms=9, mew=1.4)
         top.set_yticks([-k for k in range(len(grids))], list(grids))
+        top.set_ylim(0.6 - len(grids), 0.6)
         top.tick_params(axis="y", length=0)
         for name, share in shares.items():
             middles = 0.5 * (grids[name][1:] + grids[name][:-1])
