@@ -126,9 +126,7 @@ def milstein(drift: Field, spread: Field) -> Step:
     return _drawing(step)
 
 
-def slope_interval(
-    sizes: list[float], errors: Float[Tensor, "r k"], level_z: float = 1.96
-) -> tuple[float, float]:
+def slope_interval(sizes: list[float], errors: Float[Tensor, "r k"]) -> tuple[float, float]:
     """The slope of log error against log size and the half-width of its 95 % interval.
 
     One slope for each of r independent replicates; their mean, and their standard error times
@@ -143,7 +141,7 @@ def slope_interval(
     if r < 6:
         raise ValueError(f"an interval needs six independent replicates or more, got {r}.")
     slopes = torch.tensor([slope(sizes, row) for row in errors.tolist()])
-    v, z = r - 1, level_z
+    v, z = r - 1, 1.959964
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
     return slopes.mean().item(), t * slopes.std().item() / sqrt(r)
 
