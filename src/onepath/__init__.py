@@ -39,6 +39,7 @@ READING_ORDER = (
     "correctors",  # chapter 14: noise around a step
     "multisteps",  # chapter 14: samplers with memory
     "samplers",  # chapter 14
+    "discretization",  # chapter 15
     "control",  # chapter 17
     "control_oracles",  # chapter 17: problems with a closed answer
     "networks",  # chapter 13
@@ -54,12 +55,14 @@ READING_ORDER = (
     "exercises_learning",  # chapters 8, 9 and 13
     "exercises_matching",  # chapters 10 to 12
     "exercises_control",  # chapter 17
+    "exercises_sampling",  # chapters 14 to 16
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # figures, last: nothing depends on them
     "plotting_time",
     "plotting_plane",
     "plotting_learning",
+    "plotting_sampling",
 )
 
 
