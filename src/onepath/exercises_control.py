@@ -16,7 +16,8 @@ def right_weight(answer: Answer) -> Iterator[Test]:
     """ex:find-weight, chapter 17."""
     generator = torch.Generator().manual_seed(1)
     u, xi = (torch.randn(5, 2, generator=generator, dtype=torch.float64) for _ in range(2))
-    h, normal = 0.2, torch.distributions.Normal(0.0, 0.2**0.5)
+    h, width = 0.2, torch.tensor(0.2, dtype=torch.float64).sqrt()
+    normal = torch.distributions.Normal(0 * width, width)
     moved = h * u + h**0.5 * xi  # what the noise did, and what the uncontrolled noise must have
     exact = (normal.log_prob(moved) - normal.log_prob(moved - h * u)).sum()
     found = torch.as_tensor(answer(u, xi, h, 0.0), dtype=torch.float64)
@@ -93,7 +94,7 @@ def fair_starts(answer: Answer) -> Iterator[Test]:
     y = torch.linspace(-3, 3, 41, dtype=torch.float64)[:, None]
     mixed = torch.stack([s * problem.end(x).log_prob(y).exp() for s, x in zip(shares, starts)])
     means, spread = process.mean(zero) * starts, process.variance(zero).reshape(1, 1, 1)
-    free = Mixture(torch.full((3,), 1 / 3).to(starts), means, spread.repeat(3, 1, 1))
+    free = Mixture(torch.full_like(starts[:, 0], 1 / 3), means, spread.repeat(3, 1, 1))
     wanted = (free.log_prob(y) - problem.terminal(y)).exp()
     ratio = mixed.sum(0) / wanted
     yield (
