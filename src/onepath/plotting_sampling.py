@@ -24,7 +24,8 @@ def orders(
         for order in (1, 2, 3):
             slope = [1.5 * worst * (n / calls[0]) ** -order for n in calls]
             ax.plot(calls, slope, color=EXACT, ls=":", lw=0.8)
-            ax.annotate(f"order {order}", (calls[-1], slope[-1]), fontsize=7, ha="right")
+            at = {"xytext": (6, -2), "textcoords": "offset points", "annotation_clip": False}
+            ax.annotate(f"order {order}", (calls[-1], slope[-1]), fontsize=7, **at)
         for k, (name, e) in enumerate(errors.items()):
             ax.plot(calls, e, color=inks[k % 7], marker=marks[k % 7], ms=3.5, lw=0.9, label=name)
         for k, (name, e) in enumerate((wrong or {}).items()):
