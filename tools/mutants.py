@@ -40,6 +40,7 @@ NOT_FORMULAS = {
     "plotting_time",
     "plotting_plane",
     "plotting_learning",
+    "plotting_bridges",
 }
 UNIT = ["-m", "not browser and not bare"]
 ALLOWED = 0.05  # share of survivors that are not equivalent

@@ -42,6 +42,8 @@ READING_ORDER = (
     "discretization",  # chapter 15
     "control",  # chapter 17
     "control_oracles",  # chapter 17: problems with a closed answer
+    "bridges",  # chapter 18
+    "potentials",  # chapter 18: bridges by their potentials
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13
@@ -56,6 +58,7 @@ READING_ORDER = (
     "exercises_matching",  # chapters 10 to 12
     "exercises_control",  # chapter 17
     "exercises_sampling",  # chapters 14 to 16
+    "exercises_bridges",  # chapters 18 and 19
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # figures, last: nothing depends on them
@@ -63,6 +66,7 @@ READING_ORDER = (
     "plotting_plane",
     "plotting_learning",
     "plotting_sampling",
+    "plotting_bridges",
 )
 
 

@@ -8,6 +8,7 @@ not.
 from dataclasses import dataclass
 
 from . import (
+    exercises_bridges,
     exercises_control,
     exercises_learning,
     exercises_matching,
@@ -87,4 +88,5 @@ TESTS = (
     | exercises_matching.TESTS
     | exercises_sampling.TESTS
     | exercises_control.TESTS
+    | exercises_bridges.TESTS
 )
