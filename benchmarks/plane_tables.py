@@ -230,58 +230,41 @@ def se(values: list[float]) -> float:
     return stdev(values) / len(values) ** 0.5
 
 
-def row(task: str, coupling: str, known: dict[str, dict[str, float]]) -> str:
-    """A row of the table, with what was aimed at."""
+def rows(task: str, coupling: str, known: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """A row for the table of W2 and one for the table of energies."""
     seeds = [seed for seed in range(100) if f"{task}, {coupling}, {seed}" in known]
     if len(seeds) < 2:
-        return ""
+        return "", ""
     runs = [known[f"{task}, {coupling}, {seed}"] for seed in seeds]
     floors = [known[f"{task}, real, {seed}"]["floor"] for seed in seeds]
-    shift = known[f"{task}, squared"]
-    squared = mean(known[f"{task}, real, {k}"]["squared"] + shift[f"shift_{k}"] for k in (1, 2))
     found = [run["w2"] for run in runs]
     excess = [value - floor for value, floor in zip(found, floors)]
-    off = [run["energy"] / squared - 1 for run in runs]
-    energies = [abs(value) for value in off]
-    steady = [abs(r["averaged_energy"] / squared - 1) for r in runs if "averaged_energy" in r]
-    w2, energy, independent_w2 = PUBLISHED[task]
-    cells = [task, coupling, str(len(seeds)), shown(found)]
-    if coupling == "independent":
-        cells += [
-            f"{independent_w2}",
-            shown(floors),
-            shown(excess),
-            "",
-            shown(energies),
-            "",
-            "",
-            "",
-        ]
-        return f"| {' | '.join([*cells, shown(off), ''])} |\n"
+    w2, energy, of_independent = PUBLISHED[task]
+    published = w2 if coupling == "optimal" else of_independent
+    met = mean(found) < published
     if task == "moons → 8 Gaussians":
         met = mean(excess) <= 0.05 + 2 * se(excess)
-    else:
-        met = mean(found) < w2
-    cells += [f"{w2}", shown(floors), shown(excess), "yes" if met else "no", shown(energies)]
-    cells += [f"{energy}", "yes" if mean(energies) < energy else "no", shown(off)]
-    return f"| {' | '.join([*cells, shown(steady) if steady else ''])} |\n"
+    head = f"| {task} | {coupling} | {len(seeds)} |"
+    first = (
+        f"{head} {shown(found)} | {published} | {shown(floors)} | {shown(excess)} | {said(met)} |"
+    )
+
+    shift = known[f"{task}, squared"]
+    squared = mean(known[f"{task}, real, {k}"]["squared"] + shift[f"shift_{k}"] for k in (1, 2))
+    drawn = mean((shift[f"shift_{k}"] / squared) ** 2 for k in (1, 2)) ** 0.5
+    off = [run["energy"] / squared - 1 for run in runs]
+    sizes = [abs(value) for value in off]
+    steady = [abs(r["averaged_energy"] / squared - 1) for r in runs if "averaged_energy" in r]
+    averaged = f"{shown(steady)} ({len(steady)})" if steady else ""
+    aim = f"{energy} | {said(mean(sizes) < energy)}" if coupling == "optimal" else " | "
+    second = f"{head} {shown(sizes)} | {aim} | {shown(off)} | "
+    return f"{first}\n", f"{second}{squared:.3f} | {drawn:.3f} | {averaged} |\n"
 
 
-HEAD = (
-    "laws",
-    "pairs",
-    "seeds",
-    "W2",
-    "published",
-    "floor",
-    "W2 − floor",
-    "aim met",
-    "path energy",
-    "published",
-    "aim met",
-    "E / W2² − 1",
-    "path energy, averaged weights",
-)
+def said(met: bool) -> str:
+    return "yes" if met else "no"
+
+
 TEXT = """\
 # Flow matching in the plane, in published settings
 
@@ -299,7 +282,12 @@ moves by some per cent from sample to sample, as much as what is to be measured.
 
 Pairs: plans of 1024 points, eight at a time, gone through 32 times (`couplings.served`).
 
-{table}
+| laws | pairs | seeds | W2 | published | floor | W2 − floor | aim met |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{distances}
+| laws | pairs | seeds | path energy | published | aim met | E / W2² − 1 | W2² | draw | averaged |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{energies}
 Mean ± standard error over the seeds, which are fewer than ten where the machine had no time for
 more; W2 and floor of a seed are against the same test points. The aims are: a mean W2 below the
 published one, except that on moons → 8 Gaussians, where the floor is most of it, W2 − floor may be
@@ -309,19 +297,21 @@ What differs from the authors' code: no noise is added to the path (σ = 0); eac
 is drawn with probability 1/8 in every row; each set of moons is one set of evenly spaced angles
 instead of a random part of a larger one, which lowers the floor of rows with moons.
 
-The column before the last is the signed mean: where it is near zero and the path energy is not,
-seeds scatter around the right energy. At a constant rate of 1e-3 the energy of the last iterate
-moves by some per cent from one hundred steps to the next. The last column has the same networks
-with weights averaged over about 500 steps, which is outside the published settings; some runs were
-made before it was.
+E / W2² − 1 is the signed mean: where it is near zero and the path energy is not, seeds scatter
+around the right energy. One reason is in the data. A network learns the 10 000 points that it is
+given, and the squared W2 of so many points is a draw: "draw" is by how much, relative to W2², root
+mean square of two samples, of starts and test points together. Another is that at a constant rate
+of 1e-3 the energy of the last iterate moves by some per cent from one hundred steps to the next.
+"averaged" is the path energy of the same networks with weights averaged over about 500 steps, which
+is outside the published settings, and in brackets the number of seeds for which it was kept.
 """
 
 
 def page() -> None:
     known = json.loads(RESULTS.read_text())
-    head = f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|\n"
-    rows = [row(task, coupling, known) for task in TASKS for coupling in COUPLINGS]
-    RESULTS.with_suffix(".md").write_text(TEXT.format(table=head + "".join(rows)))
+    pairs = [rows(task, coupling, known) for task in TASKS for coupling in COUPLINGS]
+    first, second = ("".join(column) for column in zip(*pairs))
+    RESULTS.with_suffix(".md").write_text(TEXT.format(distances=first, energies=second))
 
 
 def main() -> None:
