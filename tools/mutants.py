@@ -40,6 +40,7 @@ NOT_FORMULAS = {
     "plotting_time",
     "plotting_plane",
     "plotting_learning",
+    "plotting_sampling",
     "plotting_bridges",
 }
 UNIT = ["-m", "not browser and not bare"]

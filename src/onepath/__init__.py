@@ -50,14 +50,16 @@ READING_ORDER = (
     "training",  # chapter 13
     "data",  # chapter 13
     "remake",  # chapter 13: how the networks that come with the package were trained
+    "guidance",  # chapter 16
+    "inverse",  # chapter 16: measurements, and the posteriors that they leave
     "exercises_start",  # chapters 0 and 1
     "exercises_transport",  # chapters 2 and 3
     "exercises_noising",  # chapters 4 and 5
     "exercises_motion",  # chapters 6 and 7
     "exercises_learning",  # chapters 8, 9 and 13
     "exercises_matching",  # chapters 10 to 12
-    "exercises_control",  # chapter 17
     "exercises_sampling",  # chapters 14 to 16
+    "exercises_control",  # chapter 17
     "exercises_bridges",  # chapters 18 and 19
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider

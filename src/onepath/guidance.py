@@ -117,7 +117,7 @@ def doob(dynamics: Dynamics, log_h: LogDensity) -> Dynamics:
 
 
 def excess(reversal: Dynamics, log_k: LogDensity) -> Scalar:
-    r"""$r = (\partial_tk + Lk)/k$, the rate at which the guided density outgrows the guided sampler.
+    r"""$r = (\partial_tk + Lk)/k$, the rate at which the density that was meant outgrows the runs.
 
     $$ r = \partial_t\log k + b\cdot\nabla\log k
          + \tfrac12\eta^2\big(\Delta\log k + |\nabla\log k|^2\big) . $$

@@ -90,7 +90,7 @@ def exact_likelihood(path: MixturePath, A: Operator, y: Measured, noise: float) 
 def linear_likelihood(
     denoiser: Field, A: Operator, y: Measured, noise: float, spread: Spread | None = None
 ) -> LogDensity:
-    r"""$\log\mathcal N\big(y;\,A\hat x_t(x),\;A\operatorname{Cov}(x_1|x_t=x)A^\top+\sigma_y^2I\big)$.
+    r"""$\log\mathcal N\big(y;\,A\hat x,\;A\operatorname{Cov}(x_1|x_t)A^\top+\sigma_y^2I\big)$.
 
     Exact for Gaussian data; for other data the Gaussian with the first two moments of
     $p_t(y|x)$. Without `spread` the covariance is $\sigma_y^2I$ alone, as if the denoised point
@@ -117,7 +117,7 @@ def linear_likelihood(
 
 
 def projected(cov: Callable[[Tensor, Tensor], Matrices], A: Operator) -> Spread:
-    r"""$A\operatorname{Cov}(x_1|x_t)A^\top$ from a covariance: `projected(path.denoiser_cov, A)`."""
+    r"""$A\operatorname{Cov}(x_1|x_t)A^\top$ from a covariance, that of `path.denoiser_cov`."""
     return lambda t, x: A @ cov(t, x) @ A.mT
 
 
