@@ -14,7 +14,7 @@ from .interpolants import Interpolant, half_log_snr
 from .oracles import MixturePath
 from .shapes import Field
 from .solvers import Draw, Step
-from .step_tables import decay, interpolated, spans, tabulated
+from .step_tables import check_zeta, frozen_step, interpolated, spans, tabulated
 
 Path = Interpolant | MixturePath
 
@@ -42,14 +42,11 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
     Book: eq:dpm-solver-2m.
     """
     schedule = gaussian_path(path)
-    if not 0 <= zeta < float("inf"):
-        raise ValueError(f"zeta is noise in units of g, finite and >= 0, got {zeta}.")
+    check_zeta(zeta)
     _check_order(order)
 
     def rows(starts: Tensor, ends: Tensor) -> tuple[list, ...]:
-        keep, sigma_next, alpha_next, h = decay(schedule, starts, ends, zeta)
-        spread = sigma_next * (-torch.expm1(-2 * zeta**2 * h)).sqrt() if zeta else 0 * keep
-        total = -alpha_next * torch.expm1(-(1 + zeta**2) * h)
+        keep, total, spread, h = frozen_step(schedule, starts, ends, zeta)
         nodes = half_log_snr(schedule, starts)
         before = [nodes[max(0, k - order + 1) : k + 1].flip(0) for k in range(len(nodes))]
         weights = [a * _shares(b, s, zeta) for a, b, s in zip(total, before, h)]
@@ -59,7 +56,7 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
         row: tuple, x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
     ) -> tuple[Tensor, object]:
         keep, weights, spread = row
-        values = ((t.item(), denoiser(t, x)), *(memory or ()))[:order]
+        values = ((t, denoiser(t, x)), *(memory or ()))[:order]
         x = _combined(keep * x, weights, values)
         return (torch.add(x, draw(), alpha=spread) if spread else x), values
 
@@ -120,7 +117,7 @@ def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> St
     ) -> tuple[Tensor, object]:
         of_data, of_state, keep, weights = row
         value = torch.sub(of_data * denoiser(t, x), x, alpha=of_state)
-        values = ((t.item(), value), *(memory or ()))[: order + 1]
+        values = ((t, value), *(memory or ()))[: order + 1]
         return _combined(keep * x, weights, values), values
 
     return tabulated(rows, advance, past=_begun)
@@ -133,7 +130,7 @@ def _check_order(order: int) -> None:
 
 def _begun(memory: object) -> list[float]:
     """The times of the values in memory, oldest first."""
-    return [time for time, _ in reversed(memory or ())]
+    return [time.item() for time, _ in reversed(memory or ())]
 
 
 def _combined(x: Tensor, weights: list[float], values: tuple) -> Tensor:

@@ -13,7 +13,7 @@ $\alpha = 0$ (h infinite) and where $\sigma' = 0$ (the state is the denoiser's),
 them. Other bases, dependent ends and latent noise are not covered: see `solvers`.
 
 The coefficients of a step depend on its times alone. `integrate` has those of a whole grid
-computed at once, by `step.prepared(starts, ends)`, which is the same step with its table filled.
+computed at once, by `step.prepared(starts, ends)`: the same step for each interval, ready to go.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from .correctors import corrected as corrected
 from .fields import Row, data, gaussian_path, noise
 from .interpolants import Interpolant, half_log_snr
 from .multisteps import adams as adams
-from .multisteps import multistep
+from .multisteps import multistep as multistep
 from .oracles import MixturePath
 from .shapes import Curve, Field
 from .solvers import Draw, Step
-from .step_tables import decay, spans, tabulated
+from .step_tables import check_zeta, frozen_step, spans, tabulated
 from .time_grids import time_at
 
 Path = Interpolant | MixturePath
@@ -55,7 +55,14 @@ def ddim(denoiser: Field, path: Path, zeta: float = 0.0) -> Step:
     Source: Song, Meng and Ermon (2021), Denoising diffusion implicit models; here for zeta.
     Book: eq:ddim, eq:ddim-noise.
     """
-    return multistep(denoiser, path, 1, zeta)
+    schedule = gaussian_path(path)
+    check_zeta(zeta)
+
+    def rows(starts: Tensor, ends: Tensor) -> tuple[list, ...]:
+        keep, pull, spread, _ = frozen_step(schedule, starts, ends, zeta)
+        return keep.tolist(), pull.tolist(), spread.tolist()
+
+    return tabulated(rows, _frozen(denoiser), draws=zeta > 0)
 
 
 def renoised(denoiser: Field, path: Path, level: Level) -> Step:
@@ -112,12 +119,12 @@ def ancestral(denoiser: Field, path: Path, mmse: Curve | None = None) -> Step:
     schedule = gaussian_path(path)
 
     def rows(starts: Tensor, ends: Tensor) -> tuple[list, ...]:
-        ratio, sigma_next, alpha_next, h = decay(schedule, starts, ends, 1.0)
-        fresh, spread = -torch.expm1(-2 * h), mmse(starts)
+        keep, pull, noise, _ = frozen_step(schedule, starts, ends, 1.0)
+        spread = mmse(starts)
         if not ((spread >= 0) & (spread < torch.inf)).all():
             raise ValueError(f"mmse is finite and nonnegative, got {spread.tolist()}.")
-        variance = sigma_next**2 * fresh + (alpha_next * fresh) ** 2 * spread
-        return ratio.tolist(), (alpha_next * fresh).tolist(), variance.sqrt().tolist()
+        # the pull is alpha' (1 - exp(-2h))
+        return keep.tolist(), pull.tolist(), (noise**2 + pull**2 * spread).sqrt().tolist()
 
     return tabulated(rows, _frozen(denoiser), draws=True)
 

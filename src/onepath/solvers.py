@@ -10,6 +10,7 @@ device and dtype without a wait for the device.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 
 import torch
 from jaxtyping import Float
@@ -214,10 +215,9 @@ def _states(
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
     prepared = getattr(step, "prepared", None)  # a sampler computes all its coefficients at once
-    if prepared is not None:
-        step = prepared(times[:-1], times[1:])
+    steps = repeat(step) if prepared is None else prepared(times[:-1], times[1:])
     memory = None
-    for t, t_next in zip(times[:-1], times[1:]):
+    for t, t_next, step in zip(times[:-1], times[1:], steps):
         x, memory = step(x, t, t_next, draw, memory)
         yield x
 

@@ -7,7 +7,7 @@ grids are kept. A step that is taken by itself fills a table of its own.
 """
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy
 import torch
@@ -20,7 +20,7 @@ from .solvers import Draw, Step
 def tabulated(
     rows: Callable, advance: Callable, draws: bool = False, past: Callable = lambda memory: []
 ) -> Step:
-    """The step that looks its coefficients up and advances by them.
+    """The step that advances by a row of coefficients; `step.prepared` gives those of a grid.
 
     Args:
         rows: (starts, ends) to columns of coefficients, a row for each step of a grid. Row k may
@@ -29,24 +29,17 @@ def tabulated(
     """
 
     @lru_cache(maxsize=8)
-    def table(starts: tuple[float, ...], ends: tuple[float, ...]) -> dict:
+    def steps(starts: tuple[float, ...], ends: tuple[float, ...]) -> list[Step]:
         columns = rows(*(torch.tensor(t, dtype=torch.float64) for t in (starts, ends)))
-        return dict(zip(zip(starts, ends), zip(*columns)))
+        return [partial(advance, row) for row in zip(*columns)]
 
     def step(
         x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
     ) -> tuple[Tensor, object]:
         starts = (*past(memory), t.item())
-        row = table(starts, (*starts[1:], t_next.item()))[t.item(), t_next.item()]
-        return advance(row, x, t, t_next, draw, memory)
+        return steps(starts, (*starts[1:], t_next.item()))[-1](x, t, t_next, draw, memory)
 
-    def prepared(starts: Tensor, ends: Tensor) -> Step:
-        known = table(tuple(starts.tolist()), tuple(ends.tolist()))
-        return lambda x, t, t_next, draw, memory: advance(
-            known[t.item(), t_next.item()], x, t, t_next, draw, memory
-        )
-
-    step.prepared, step.draws = prepared, draws
+    step.prepared, step.draws = _of_grid(steps), draws
     return step
 
 
@@ -60,10 +53,10 @@ def around(inner: Step, rows: Callable, wrapped: Callable, begin: Callable) -> S
     alone, prepare = tabulated(rows, wrapped(inner), draws=True), getattr(inner, "prepared", None)
 
     @lru_cache(maxsize=8)
-    def filled(starts: tuple[float, ...], ends: tuple[float, ...]) -> Step:
+    def steps(starts: tuple[float, ...], ends: tuple[float, ...]) -> list[Step]:
         starts, ends = (torch.tensor(t, dtype=torch.float64) for t in (starts, ends))
         within = prepare(begin(starts, ends), ends)
-        return tabulated(rows, wrapped(within)).prepared(starts, ends)
+        return [partial(wrapped(s), row) for s, row in zip(within, zip(*rows(starts, ends)))]
 
     def step(
         x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
@@ -71,10 +64,14 @@ def around(inner: Step, rows: Callable, wrapped: Callable, begin: Callable) -> S
         return alone(x, t, t_next, draw, memory)
 
     step.__dict__.update(vars(inner))  # the level of a step of `solvers`
-    step.prepared, step.draws = alone.prepared, True
-    if prepare is not None:
-        step.prepared = lambda starts, ends: filled(tuple(starts.tolist()), tuple(ends.tolist()))
+    step.prepared = alone.prepared if prepare is None else _of_grid(steps)
+    step.draws = True
     return step
+
+
+def _of_grid(steps: Callable) -> Callable:
+    """The steps of a grid, from its times as tensors."""
+    return lambda starts, ends: steps(tuple(starts.tolist()), tuple(ends.tolist()))
 
 
 def spans(path: Interpolant, starts: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
@@ -93,11 +90,23 @@ def spans(path: Interpolant, starts: Tensor, ends: Tensor) -> tuple[Tensor, ...]
     return sigma, path.sigma(ends), path.alpha(ends), h.clamp(min=0)
 
 
-def decay(path: Interpolant, starts: Tensor, ends: Tensor, zeta: float) -> tuple[Tensor, ...]:
-    r"""($\frac{\sigma'}\sigma e^{-\zeta^2h}$, sigma', alpha', h) of each step."""
+def frozen_step(path: Interpolant, starts: Tensor, ends: Tensor, zeta: float) -> tuple[Tensor, ...]:
+    r"""(of the state, of the denoiser, of the noise, h) in a step with the denoiser frozen.
+
+    $\frac{\sigma'}\sigma e^{-\zeta^2h}$, $\alpha'(1 - e^{-(1+\zeta^2)h})$,
+    $\sigma'\sqrt{1 - e^{-2\zeta^2h}}$, and their limits where h is infinite.
+    """
     sigma, sigma_next, alpha_next, h = spans(path, starts, ends)
-    ratio = sigma_next / sigma
-    return (ratio * (-(zeta**2) * h).exp() if zeta else ratio), sigma_next, alpha_next, h
+    ratio, pull = sigma_next / sigma, -alpha_next * torch.expm1(-(1 + zeta**2) * h)
+    if zeta == 0:  # 0 times an infinite h
+        return ratio, pull, torch.zeros_like(h), h
+    lost = -(zeta**2) * h
+    return ratio * lost.exp(), pull, sigma_next * (-torch.expm1(2 * lost)).sqrt(), h
+
+
+def check_zeta(zeta: float) -> None:
+    if not 0 <= zeta < float("inf"):
+        raise ValueError(f"zeta is noise in units of g, finite and >= 0, got {zeta}.")
 
 
 def interpolated(nodes: Tensor, first: Tensor, last: Tensor, rate: Tensor | float = 0.0) -> Tensor:
