@@ -436,7 +436,7 @@ def test_the_first_step_from_pure_noise_goes_to_the_mean_of_the_data(generator):
 
 def test_a_run_is_the_same_as_its_steps_one_by_one(generator):
     path = MixturePath(variance_preserving(), TARGET)
-    x, grid = path.reference(5, generator), times(4)
+    x, grid = path.reference(5, generator), times(9)
     for kind, step in samplers(path).items():
         seeded = torch.Generator().manual_seed(1)
         draw = lambda: torch.randn(x.shape, generator=seeded, dtype=F64)

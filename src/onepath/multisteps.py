@@ -3,7 +3,7 @@ r"""Samplers with memory: polynomials through the values of the last steps.
 A multistep method evaluates the field once a step and takes what it lacks from the values that it
 has: the polynomial through them stands for the field under the integral of the variation of
 constants. Coefficients are integrals of Lagrange polynomials over the step, exact on steps of any
-length. The first steps have fewer values. Memory is a tuple of (time, value), newest first.
+length. The first steps have fewer values. Memory is the values, newest first.
 """
 
 import torch
@@ -56,11 +56,11 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
         row: tuple, x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
     ) -> tuple[Tensor, object]:
         keep, weights, spread = row
-        values = ((t, denoiser(t, x)), *(memory or ()))[:order]
+        values = (denoiser(t, x), *(memory or ()))[:order]
         x = _combined(keep * x, weights, values)
         return (torch.add(x, draw(), alpha=spread) if spread else x), values
 
-    return tabulated(rows, advance, draws=zeta > 0, past=_begun)
+    return tabulated(rows, advance, draws=zeta > 0, history=order - 1)
 
 
 def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> Step:
@@ -117,10 +117,10 @@ def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> St
     ) -> tuple[Tensor, object]:
         of_data, of_state, keep, weights = row
         value = torch.sub(of_data * denoiser(t, x), x, alpha=of_state)
-        values = ((t, value), *(memory or ()))[: order + 1]
+        values = (value, *(memory or ()))[: order + 1]
         return _combined(keep * x, weights, values), values
 
-    return tabulated(rows, advance, past=_begun)
+    return tabulated(rows, advance, history=order + 1)
 
 
 def _check_order(order: int) -> None:
@@ -128,13 +128,8 @@ def _check_order(order: int) -> None:
         raise ValueError(f"a multistep method has order 1 to 6, got {order}.")
 
 
-def _begun(memory: object) -> list[float]:
-    """The times of the values in memory, oldest first."""
-    return [time.item() for time, _ in reversed(memory or ())]
-
-
 def _combined(x: Tensor, weights: list[float], values: tuple) -> Tensor:
-    for weight, (_, value) in zip(weights, values):
+    for weight, value in zip(weights, values):
         x = torch.add(x, value, alpha=weight)
     return x
 

@@ -17,15 +17,14 @@ from .interpolants import Interpolant, half_log_snr
 from .solvers import Draw, Step
 
 
-def tabulated(
-    rows: Callable, advance: Callable, draws: bool = False, past: Callable = lambda memory: []
-) -> Step:
+def tabulated(rows: Callable, advance: Callable, draws: bool = False, history: int = 0) -> Step:
     """The step that advances by a row of coefficients; `step.prepared` gives those of a grid.
 
     Args:
         rows: (starts, ends) to columns of coefficients, a row for each step of a grid. Row k may
             depend on the steps before it.
-        past: where the steps before began, for a step that is taken alone, from its memory.
+        history: how many steps before its own a row may depend on. A step that is taken alone
+            keeps their times in its memory.
     """
 
     @lru_cache(maxsize=8)
@@ -36,8 +35,13 @@ def tabulated(
     def step(
         x: Tensor, t: Tensor, t_next: Tensor, draw: Draw, memory: object
     ) -> tuple[Tensor, object]:
-        starts = (*past(memory), t.item())
-        return steps(starts, (*starts[1:], t_next.item()))[-1](x, t, t_next, draw, memory)
+        if not history:
+            return steps((t.item(),), (t_next.item(),))[0](x, t, t_next, draw, memory)
+        before, memory = memory or ((), None)
+        starts = (*before[-history:], t.item())
+        alone = steps(starts, (*starts[1:], t_next.item()))[-1]
+        x, memory = alone(x, t, t_next, draw, memory)
+        return x, (starts, memory)
 
     step.prepared, step.draws = _of_grid(steps), draws
     return step
