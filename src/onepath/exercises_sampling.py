@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 import torch
 
 from .dynamics import Dynamics
-from .exercises_start import Answer, Test
-from .interpolants import linear
+from .exercises_start import Answer, Test, plane
+from .interpolants import linear, noising_diffusion, variance_exploding, variance_preserving
+from .inverse import exact_likelihood, exact_posterior, linear_likelihood
+from .measures import gaussian
+from .oracles import MixturePath
 from .samplers import ddim
 from .solvers import integrate, rk4, times
+from .verify import fokker_planck
 
 
 def two_etas(answer: Answer) -> Iterator[Test]:
@@ -140,6 +144,64 @@ def equal_worth(answer: Answer) -> Iterator[Test]:
     yield "equal parts of the integral of the root", bool((grid - exact).abs().max() < 1e-3)
 
 
+def other_member(answer: Answer) -> Iterator[Test]:
+    """ex:other-member, chapter 16."""
+    path, t, x = plane()
+    part = MixturePath(path.interpolant, gaussian(path.target.means[0], path.target.covs[0]))
+    push = part.score(t, x) - path.score(t, x)
+    g = noising_diffusion(path.interpolant)(t).item()
+    for eta in (0.0, 0.6, g, 2.0):
+        found = answer(path.velocity(t, x), path.score(t, x), push, g, eta)
+        exact = part.velocity(t, x) + 0.5 * eta**2 * part.score(t, x)
+        yield (
+            f"the drift for η = {eta:.2f} and g = {g:.2f}",
+            bool((found - exact).abs().max() < 1e-8),
+        )
+
+
+def two_experts(answer: Answer) -> Iterator[Test]:
+    """ex:two-experts, chapter 16."""
+    path, _, x = plane()
+    vp, target = variance_preserving(0.1, 20.0), path.target
+    a, b = MixturePath(vp, target), MixturePath(vp, gaussian(target.means[1], target.covs[0]))
+    both = lambda t, x: a.log_density(t, x) + b.log_density(t, x)
+    beta = lambda t: 0.1 + 19.9 * (1 - t)
+    drift = lambda t, x: beta(t) * (0.5 * x + a.score(t, x) + b.score(t, x))
+    for at in (0.2, 0.7):
+        t = torch.tensor(at, dtype=torch.float64)
+        exact = fokker_planck(both, drift, lambda t: beta(t).sqrt(), t, x)
+        found = answer(beta(t).item(), a.score(t, x), b.score(t, x))
+        close = (found - exact).abs().max() < 1e-8 * exact.abs().max()
+        yield f"what the density outgrows the sampler by, at t = {at}", bool(close)
+
+
+def honest_noise(answer: Answer) -> Iterator[Test]:
+    """ex:honest-noise, chapter 16."""
+    turn = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    y, x = turn.new_tensor([0.4, -1.0]), turn.new_tensor([[0.3, -0.2, 1.1], [2.0, 0.5, -0.7]])
+    mean, eye = turn.new_tensor([0.5, -0.1, 0.2]), torch.eye(3, dtype=torch.float64)
+    for c, at, noise in ((1.0, 0.3, 0.5), (2.5, 0.6, 0.1), (0.2, 0.9, 1.0)):
+        path, t = MixturePath(linear, gaussian(mean, c * eye)), turn.new_tensor(at)
+        kappa = float(answer(c, at, 1 - at, noise))
+        found = linear_likelihood(path.denoiser, turn, y, kappa)(t, x)
+        exact = exact_likelihood(path, turn, y, noise)(t, x)
+        yield (
+            f"the exact likelihood for c = {c}, t = {at} and noise {noise}",
+            bool((found - exact).abs().max() < 1e-8),
+        )
+
+
+def told_start(answer: Answer) -> Iterator[Test]:
+    """ex:told-start, chapter 16."""
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64)
+    for c, sigma, noise, y in ((1.0, 2.0, 0.5, 1.5), (4.0, 1.5, 1.0, -2.0)):
+        after = exact_posterior(gaussian(zero, c * one), one, zero + y, noise)
+        start = MixturePath(variance_exploding(0.01, sigma), after)
+        mean, variance = (float(value) for value in answer(c, sigma, noise, y))
+        yield "the mean of the start", abs(mean - start.means(zero[0]).item()) < 1e-9
+        yield "its variance", abs(variance - start.covs(zero[0]).item()) < 1e-9
+
+
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:two-etas": two_etas,
     "ex:straight-score": straight_score,
@@ -149,4 +211,8 @@ TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:twice": twice,
     "ex:remembering": remembering,
     "ex:equal-worth": equal_worth,
+    "ex:other-member": other_member,
+    "ex:two-experts": two_experts,
+    "ex:honest-noise": honest_noise,
+    "ex:told-start": told_start,
 }
