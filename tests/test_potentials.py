@@ -104,6 +104,13 @@ def test_a_bridge_has_mass_one_at_every_time(points):
         expect(worst("eq:schroedinger-system", torch.trapezoid(density, line) - 1))
 
 
+def test_a_time_of_a_shorter_dtype_loses_no_mass():
+    bridge, x = a_bridge(3), random(4, 2)
+    short = torch.tensor(0.1)
+    same = bridge.log_density(short, x) - bridge.log_density(short.double(), x)
+    expect(worst("eq:schroedinger-system", same, 1e-14))
+
+
 def a_plan(tau=0.4, n=6, m=7):
     return sinkhorn(random(n, 2, seed=5), 1.5 * random(m, 2, seed=6), tau, tolerance=1e-13)
 

@@ -160,20 +160,20 @@ class PotentialBridge:
 
     def log_density(self, t: Time, x: Points) -> Values:
         r"""$\log\rho_t(x)$."""
-        both = self.ahead.log(self._left(t), x) + self.behind.log(self.tau * t, x)
+        both = self.ahead.log(self._left(t, x), x) + self.behind.log(self._gone(t, x), x)
         return both - self.log_mass
 
     def drift(self, t: Time, x: Points) -> Points:
         r"""$b^+_t(x) = \tau\nabla\log\varphi_t(x)$, with the noise $\sqrt\tau\,dW$."""
-        return self.tau * self.ahead.slope(self._left(t), x)
+        return self.tau * self.ahead.slope(self._left(t, x), x)
 
     def backward_drift(self, t: Time, x: Points) -> Points:
         r"""$b^-_t(x) = -\tau\nabla\log\hat\varphi_t(x)$, the mean rate seen from the future."""
-        return -self.tau * self.behind.slope(self.tau * t, x)
+        return -self.tau * self.behind.slope(self._gone(t, x), x)
 
     def score(self, t: Time, x: Points) -> Points:
         r"""$\nabla\log\rho_t(x)$, of both potentials."""
-        return self.ahead.slope(self._left(t), x) + self.behind.slope(self.tau * t, x)
+        return self.ahead.slope(self._left(t, x), x) + self.behind.slope(self._gone(t, x), x)
 
     def velocity(self, t: Time, x: Points) -> Points:
         r"""$v_t(x) = \tfrac\tau2\nabla\log(\varphi_t/\hat\varphi_t)$."""
@@ -181,14 +181,17 @@ class PotentialBridge:
 
     def denoiser(self, t: Time, x: Points) -> Points:
         r"""$\mathbb E[X_1|X_t=x]$. Book: eq:bridge-drift."""
-        return self.ahead.origin(self._left(t), x)
+        return self.ahead.origin(self._left(t, x), x)
 
     def ends(self, t: Time, x: Points, generator: torch.Generator) -> Points:
         r"""A draw of $X_1$ given $X_t = x$, one for each x."""
-        return self.ahead.draw(self._left(t), x, generator)
+        return self.ahead.draw(self._left(t, x), x, generator)
 
-    def _left(self, t: Time) -> Time:
-        return self.tau * (1 - t)
+    def _left(self, t: Time, x: Points) -> Time:
+        return self.tau * (1 - t.to(x))  # a shorter dtype would lose the sum of the two
+
+    def _gone(self, t: Time, x: Points) -> Time:
+        return self.tau * t.to(x)
 
 
 def bridge_of_plan(plan: EntropicPlan) -> PotentialBridge:
