@@ -2,9 +2,9 @@
 agree with ours.
 
 `python benchmarks/samplers.py overhead compiled accuracy variance agreement` measures the parts
-that are named, all without arguments, keeps the numbers in `samplers.json` and writes `samplers.md`. The
-parts that need them use `azula` and `diffusers` if they are installed; neither is a dependency of
-the package.
+that are named, all without arguments, keeps the numbers in `samplers.json` and writes
+`samplers.md`. The parts that need them use `azula` and `diffusers` if they are installed; neither
+is a dependency of the package.
 """
 
 import json
@@ -278,9 +278,10 @@ def main(parts: list[str]) -> None:
         "agreement": peers.agreement,
     }
     torch.set_num_threads(1)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in parts or known:
-        results[part] = known[part]()
+        found = known[part]()
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results[part] = found
         results["machine"] = (
             f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}"
         )

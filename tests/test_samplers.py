@@ -325,9 +325,9 @@ def test_a_corrector_is_a_langevin_step_at_the_new_time(generator):
         corrected(ddim(path.denoiser, path), path.score, 1, constant(0.3)), x, draw=lambda: xi
     )
     theirs = predicted + 0.045 * path.score(S, predicted) + 0.3 * xi
-    expect(worst("eq:predictor-corrector", ours - theirs))
+    expect(worst("eq:corrector", ours - theirs))
     early = predicted + 0.045 * path.score(T, predicted) + 0.3 * xi
-    refute(worst("eq:predictor-corrector", ours - early), "clock: the score where the step began")
+    refute(worst("eq:corrector", ours - early), "clock: the score where the step began")
 
 
 # --- orders
@@ -445,6 +445,15 @@ def test_a_run_is_the_same_as_its_steps_one_by_one(generator):
             state, memory = step(state, t, s, draw, memory)
         whole = integrate(step, x, grid, torch.Generator().manual_seed(1))
         assert torch.allclose(state, whole, rtol=1e-12, atol=1e-13), kind
+
+
+def test_fewer_steps_than_values_are_a_lower_order(generator):
+    path = ON_LINEAR
+    x = path.reference(5, generator)
+    few = [integrate(multistep(path.denoiser, path, k), x, times(3, 0.1, 0.9)) for k in (3, 6)]
+    expect(worst("eq:dpm-solver-2m", few[0] - few[1]))
+    short = integrate(multistep(path.denoiser, path, 2), x, times(3, 0.1, 0.9))
+    refute(worst("eq:dpm-solver-2m", short - few[0]), "missing term: the oldest value")
 
 
 # --- laws

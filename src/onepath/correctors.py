@@ -36,7 +36,7 @@ def corrected(step: Step, score: Field, m: int, c: Curve) -> Step:
         c: the curve $c_t \ge 0$, in length; a share of $\sigma_t$, say.
 
     Source: Song et al. (2021), Score-based generative modeling through SDEs.
-    Book: eq:predictor-corrector.
+    Book: eq:corrector.
     """
     if m < 1:
         raise ValueError(f"a corrector takes m >= 1 steps, got {m}; leave it out for none.")

@@ -10,7 +10,8 @@ $$ X' = \frac{\sigma'}\sigma e^{-\zeta^2h}X + (1+\zeta^2)\,\sigma'\!\int_\lambda
 $\zeta = 0$ is the flow, $\zeta = 1$ the noising run reversed. Nothing but the denoiser under the
 integral is unknown, and a sampler is a rule for that integral. The formula has limits where
 $\alpha = 0$ (h infinite) and where $\sigma' = 0$ (the state is the denoiser's), and steps take
-them. Other bases, dependent ends and latent noise are not covered: see `solvers`.
+them. Other bases, dependent ends and latent noise are not covered: see `solvers`. Samplers with
+memory are in `multisteps`, noise around a step in `correctors`.
 
 The coefficients of a step depend on its times alone. `integrate` has those of a whole grid
 computed at once, by `step.prepared(starts, ends)`: the same step for each interval, ready to go.
@@ -105,8 +106,9 @@ def ancestral(denoiser: Field, path: Path, mmse: Curve | None = None) -> Step:
        + \sqrt{\sigma'^2(1-e^{-2h}) + \alpha'^2(1-e^{-2h})^2\,\mathrm{mmse}_t}\;\xi . $$
 
     Without `mmse` the last term under the root is left out: the step is `ddim` with $\zeta = 1$.
-    With it the step has the right mean and covariance trace given x on average over x, because
-    $x_1$ is spread about $\hat x$ by mmse. That is Analytic-DPM. It adds noise in the last step.
+    With it the variance of $x'$ about its mean given x is right on average over x and coordinates,
+    because $x_1$ is spread about $\hat x$ by mmse. That is Analytic-DPM; no other Gaussian with
+    this mean and one variance is nearer. It adds noise in the last step too.
 
     Args:
         mmse: the curve $\mathbb E|x_1 - \hat x_t|^2/d$, *per dimension*, >= 0.
@@ -149,7 +151,7 @@ def midpoint(field: Field, path: Path, row: Row) -> Step:
     determine the data there), and as `ddim` does.
 
     Source: Lu et al. (2022), DPM-Solver and DPM-Solver++.
-    Book: eq:dpm-solver-2.
+    Book: eq:dpm-solver-2, eq:dpm-solver-2s.
     """
     if row not in (data, noise):
         raise ValueError(

@@ -210,9 +210,15 @@ def _states(
 ) -> Iterator[Tensor]:
     _check(step, x, times, generator)
 
+    shape, like = x.shape, {"generator": generator, "dtype": x.dtype, "device": x.device}
+    checked = False
+
     def draw() -> Tensor:
-        _check_generator(generator, x.device)
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        nonlocal checked
+        if not checked:  # a step that does not say that it draws
+            _check_generator(generator, like["device"])
+            checked = True
+        return torch.randn(shape, **like)
 
     prepared = getattr(step, "prepared", None)  # a sampler computes all its coefficients at once
     steps = repeat(step) if prepared is None else prepared(times[:-1], times[1:])

@@ -31,7 +31,6 @@ def time_at(path: Path, log_snr: Time) -> Time:
     reached. Raises ValueError where the schedule has no such value, and as `gaussian_path` does.
 
     Source: here.
-    Book: eq:grid.
     """
     schedule = gaussian_path(path)
     wanted = log_snr.double()
@@ -61,7 +60,6 @@ def uniform_in_log_snr(path: Path, n: int, start: float, stop: float) -> Grid:
     grows.
 
     Source: Lu et al. (2022), DPM-Solver.
-    Book: eq:grid.
     """
     first, last = _ends(path, n, start, stop)
     return _grid(path, first + (last - first) * _shares(n), start, stop)
@@ -79,7 +77,6 @@ def karras(path: Path, n: int, start: float, stop: float, rho: float = 7.0) -> G
     not minus infinity at `start`, and grows.
 
     Source: Karras et al. (2022), Elucidating the design space of diffusion-based generative models.
-    Book: eq:grid.
     """
     if not 1 <= rho < float("inf"):
         raise ValueError(f"rho is at least 1 and finite, got {rho}; use uniform_in_log_snr.")
