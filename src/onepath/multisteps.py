@@ -29,8 +29,9 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
 
     `order` 1 is `ddim`. Orders from 3 on put the polynomial in $\lambda$ through the last values
     into the integral at the head of this module. The first steps have fewer values and a lower
-    order. A step to $\sigma' = 0$ is of order 1, and values from $\alpha = 0$ are not used again:
-    both lie at infinity in $\lambda$.
+    order, so an order above 2 shows where the run begins with short steps or close to pure noise.
+    A step to $\sigma' = 0$ is of order 1, and values from $\alpha = 0$ are not used again: both lie
+    at infinity in $\lambda$.
 
     Args:
         order: 1 to 6, the number of values used.
@@ -82,8 +83,9 @@ def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> St
     $$ y_{k+1} = y_k + \int_{\theta_{k-1}}^{\theta_k}\big(P_k^{+} - P_{k-1}\big)\,d\theta
        + \int_{\theta_k}^{\theta_{k+1}}P_k\,d\theta . $$
 
-    The order is `order` + 1, once the first steps, which have fewer values and are corrected from
-    the start on, are small enough.
+    The order is `order` + 1. The first steps have fewer values; as long as all values reach back
+    to the start, the correction integrates anew from there. The first step still leaves an error of
+    third order in its own length, so an order above 3 shows on grids that begin with short steps.
 
     Args:
         order: 1 to 6, the number of values of the predictor.
