@@ -122,12 +122,13 @@ def optimised(
         raise ValueError("local errors need a step without noise, got one that draws.")
 
     errors = []
-    for t, t_next in zip(pilot[:-1], pilot[1:]):
-        middle = 0.5 * (t + t_next)
-        whole, _ = step(x, t, t_next, no_noise, None)
-        half, _ = step(x, t, middle, no_noise, None)
-        x, _ = step(half, middle, t_next, no_noise, None)
-        errors.append((whole - x).double().square().sum(1).mean().sqrt())
+    with torch.no_grad():
+        for t, t_next in zip(pilot[:-1], pilot[1:]):
+            middle = 0.5 * (t + t_next)
+            whole, _ = step(x, t, t_next, no_noise, None)
+            half, _ = step(x, t, middle, no_noise, None)
+            x, _ = step(half, middle, t_next, no_noise, None)
+            errors.append((whole - x).double().square().sum(1).mean().sqrt())
     shares = torch.stack(errors).cpu() ** (1 / (order + 1))
     if not (shares.max() > 0):
         raise ValueError("the step makes no error on the pilot grid, so that any grid will do.")
