@@ -67,6 +67,14 @@ def test_an_optimised_grid_has_equal_local_errors(method, power):
     refute(worst("eq:optimised-grid", ours[3:] - wrong[3:], 0.003), "factor: 1/p for 1/(p + 1)")
 
 
+def test_where_the_pilot_saw_no_error_steps_are_at_most_twenty_times_as_long():
+    """x' = 0 and then 2t: the first half has a share of 1/21, one step of 21."""
+    step = euler(Dynamics(lambda t, x: 2 * (t - 0.5).clamp(min=0) + 0 * x))
+    ours = optimised(step, torch.zeros(3, 2, dtype=F64), times(100), 21)
+    expect(worst("eq:optimised-grid", ours[1:] - times(20, 0.5, 1.0)))
+    refute(worst("eq:optimised-grid", ours[1:] - times(21)[1:]), "wrong object: equal steps")
+
+
 def test_no_neighbour_of_an_optimised_grid_has_less_local_error():
     f = lambda t: 1 / (1.1 - t)
     step = euler(Dynamics(lambda t, x: f(t) + 0 * x))
