@@ -278,3 +278,5 @@ def test_bad_use_is_refused_before_or_in_the_first_step(generator):
         effective_size(torch.tensor([0.0, float("nan")]))
     with pytest.raises(ValueError, match="sum to 1"):
         systematic(torch.tensor([0.5, 0.6]), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="-0.5 as the least"):
+        systematic(torch.tensor([-0.5, 1.5]), torch.tensor(0.5))

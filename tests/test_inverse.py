@@ -148,6 +148,31 @@ def test_a_measurement_that_does_not_fit_is_refused(operator, y, noise, message)
         check_measurement(operator, y, noise, TARGET.means)
 
 
+def test_points_that_an_operator_does_not_fit_are_refused_in_the_first_call():
+    denoiser, t = lambda t, x: x, torch.tensor(0.5, dtype=F64)
+    path, x = MixturePath(VP, TARGET), torch.zeros(3, 2, dtype=F64)
+    wide = torch.ones(1, 5, dtype=F64)
+    for call in (
+        lambda: linear_likelihood(denoiser, wide, Y, 0.3)(t, x),
+        lambda: tweedie_guidance(denoiser, VP, wide, Y, 0.3)(t, x),
+        lambda: tweedie_spread(denoiser, VP, wide)(t, x),
+    ):
+        with pytest.raises(ValueError, match="dimension 2"):
+            call()
+    two = Y.repeat(2)[:, None]
+    for call in (
+        lambda: exact_likelihood(path, A, two, 0.3)(t, x),
+        lambda: linear_likelihood(denoiser, A, two, 0.3)(t, x),
+        lambda: tweedie_guidance(denoiser, VP, A, two, 0.3)(t, x),
+    ):
+        with pytest.raises(ValueError, match="one for each of 3"):
+            call()
+    with pytest.raises(ValueError, match="dtype"):
+        linear_likelihood(denoiser, A.float(), Y.float(), 0.3)(t, x)
+    with pytest.raises(ValueError, match="one measurement"):
+        exact_posterior(TARGET, A, two, 0.3)
+
+
 def test_every_function_of_a_measurement_refuses_one_without_noise():
     path = MixturePath(VP, TARGET)
     for make in (

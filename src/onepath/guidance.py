@@ -235,7 +235,10 @@ def systematic(weights: Values, u: Float[Tensor, ""]) -> Int[Tensor, "n"]:
     """
     n, total = len(weights), weights.sum().item()
     if not (weights.min() >= 0 and abs(total - 1) <= 10 * n * torch.finfo(weights.dtype).eps):
-        raise ValueError(f"weights are nonnegative and sum to 1, got sum {total:.9g}.")
+        raise ValueError(
+            f"weights are nonnegative and sum to 1, got sum {total:.9g} and {weights.min():.3g} "
+            "as the least; softmax makes them from log-weights."
+        )
     comb = (torch.arange(n, device=weights.device) + u.to(weights)) / n
     return torch.searchsorted(weights.cumsum(0), comb, right=True).clamp(max=n - 1)
 

@@ -26,7 +26,7 @@ Measured = Float[Tensor, "m"] | Float[Tensor, "n m"]  # one for all points, or o
 Spread = Callable[[Tensor, Tensor], Tensor]  # (t, x) -> A Cov(x_1|x_t) Aᵀ, one m by m matrix each
 
 
-def exact_posterior(prior: Mixture, A: Operator, y: Float[Tensor, "m"], noise: float) -> Mixture:
+def exact_posterior(prior: Mixture, A: Operator, y: Float[Tensor, "..."], noise: float) -> Mixture:
     r"""The law of $x_1$ given $y = Ax_1 + \sigma_yn$: a mixture with as many components.
 
     $$ w_k' \propto w_k\,\mathcal N(y;\,Am_k,\,R_k),\quad m_k' = m_k + K_k(y - Am_k),\quad
@@ -36,14 +36,19 @@ def exact_posterior(prior: Mixture, A: Operator, y: Float[Tensor, "m"], noise: f
     positive under rounding.
 
     Args:
+        y: one measurement (m,).
         noise: the standard deviation $\sigma_y>0$ of each measured number.
 
-    Raises ValueError unless A, y and the prior fit together and the noise is positive.
+    Raises ValueError unless A, one y and the prior fit together and the noise is positive.
 
     Source: Bishop (2006), Pattern recognition and machine learning.
     Book: eq:exact-posterior.
     """
     check_measurement(A, y, noise, prior.means)
+    if y.ndim != 1:
+        raise ValueError(
+            f"a posterior is that of one measurement (m,), got {tuple(y.shape)}; call it for each."
+        )
     m, C, eye = prior.means, prior.covs, torch.eye(prior.dim).to(A)
     R = A @ C @ A.mT + noise**2 * torch.eye(len(A)).to(A)
     gain = torch.linalg.solve(R, A @ C).mT
@@ -74,6 +79,7 @@ def exact_likelihood(path: MixturePath, A: Operator, y: Measured, noise: float) 
     C, seen = path.target.covs, path.target.means @ A.mT
 
     def log_h(t: Time, x: Points) -> Values:
+        _check_points(A, x, y)
         means, covs = path.means(t), path.covs(t)
         alpha = path.interpolant.alpha(t).to(C).reshape(-1, 1, 1, 1)
         cross = (alpha * (C @ A.mT)).expand(*covs.shape[:2], -1, -1)
@@ -100,7 +106,8 @@ def linear_likelihood(
     Args:
         spread: $A\operatorname{Cov}(x_1|x_t=x)A^\top$, by `projected` or `tweedie_spread`.
 
-    Raises ValueError unless A and y fit together and the noise is positive.
+    Raises ValueError unless A and y fit together and the noise is positive; in its first call
+    unless they fit the points.
 
     Source: Chung et al. (2023), Diffusion posterior sampling, without spread.
     Book: eq:linear-likelihood.
@@ -108,6 +115,7 @@ def linear_likelihood(
     check_measurement(A, y, noise)
 
     def log_h(t: Time, x: Points) -> Values:
+        _check_points(A, x, y)
         R = noise**2 * torch.eye(len(A)).to(x).expand(len(x), -1, -1)
         R = R if spread is None else R + spread(t, x)
         miss = (y - denoiser(t, x) @ A.mT)[:, None]
@@ -134,6 +142,7 @@ def tweedie_spread(denoiser: Field, path: Interpolant, A: Operator) -> Spread:
     path = gaussian_path(path)
 
     def spread(t: Time, x: Points) -> Float[Tensor, "n m m"]:
+        _check_points(A, x)
         _, rows = _measured_rows(denoiser, A, t, x)
         S = _per_matrix(path.variance(t) / path.alpha(t)).to(x) * (rows @ A.mT)
         return 0.5 * (S + S.mT)
@@ -164,6 +173,7 @@ def tweedie_guidance(
     path = gaussian_path(path)
 
     def field(t: Time, x: Points) -> Points:
+        _check_points(A, x, y)
         guess, rows = _measured_rows(denoiser, A, t, x)
         S = _per_matrix(path.variance(t) / path.alpha(t)).to(x) * (rows @ A.mT)
         values, vectors = torch.linalg.eigh(0.5 * (S + S.mT))
@@ -182,24 +192,40 @@ def check_measurement(A: Tensor, y: Tensor, noise: float, like: Tensor | None = 
             f"an operator is a finite matrix (m, d), one row for each measured number, got "
             f"{tuple(A.shape)}; one row is a[None]."
         )
-    if like is not None and A.shape[1] != like.shape[1]:
-        raise ValueError(
-            f"an operator acts on points of dimension {like.shape[1]}, got {tuple(A.shape)}; "
-            "its columns belong to the coordinates of a point."
-        )
+    if like is not None:
+        _check_points(A, like)
     if y.ndim not in (1, 2) or y.shape[-1] != len(A) or not y.isfinite().all():
         raise ValueError(
             f"a measurement has {len(A)} finite numbers, (m,) for all points or (n, m) for each, "
             f"got {tuple(y.shape)}."
         )
-    kinds = {(a.dtype, a.device) for a in (A, y, *(() if like is None else (like,)))}
-    if len(kinds) > 1:
-        raise ValueError(f"operator, measurement and points share dtype and device, got {kinds}.")
+    _check_kinds(A, y)
     if not 0 < noise < float("inf"):
         raise ValueError(
             f"the noise of a measurement is a positive standard deviation, got {noise}; an exact "
             "measurement restricts the data to a plane, which has no density."
         )
+
+
+def _check_points(A: Tensor, x: Tensor, y: Tensor | None = None) -> None:
+    """The rest of the rule, in the first call: A has d columns, and y is one or one for each."""
+    if A.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"an operator acts on points of dimension {x.shape[1]}, got {tuple(A.shape)}; "
+            "its columns belong to the coordinates of a point."
+        )
+    if y is not None and y.ndim == 2 and len(y) not in (1, len(x)):
+        raise ValueError(
+            f"measurements are one for all points or one for each of {len(x)}, got "
+            f"{tuple(y.shape)}; repeat_interleave gives several draws the same one."
+        )
+    _check_kinds(A, x)
+
+
+def _check_kinds(*tensors: Tensor) -> None:
+    kinds = {(a.dtype, a.device) for a in tensors}
+    if len(kinds) > 1:
+        raise ValueError(f"operator, measurement and points share dtype and device, got {kinds}.")
 
 
 def _measured_rows(
