@@ -67,6 +67,21 @@ def test_an_optimised_grid_has_equal_local_errors(method, power):
     refute(worst("eq:optimised-grid", ours[3:] - wrong[3:], 0.003), "factor: 1/p for 1/(p + 1)")
 
 
+def test_a_pilot_compares_a_step_with_its_two_halves():
+    seen = []
+
+    def step(x, t, t_next, draw, memory):
+        seen.append((t.item(), t_next.item()))
+        return x + (t_next - t) ** 2, memory
+
+    optimised(step, torch.zeros(1, 1, dtype=F64), times(2), 3)
+    assert seen[:3] == [(0, 0.5), (0, 0.25), (0.25, 0.5)] and seen[3:] == [
+        (0.5, 1),
+        (0.5, 0.75),
+        (0.75, 1),
+    ]
+
+
 def test_where_the_pilot_saw_no_error_steps_are_at_most_twenty_times_as_long():
     """x' = 0 and then 2t: the first half has a share of 1/21, one step of 21."""
     step = euler(Dynamics(lambda t, x: 2 * (t - 0.5).clamp(min=0) + 0 * x))
