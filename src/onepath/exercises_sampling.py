@@ -173,6 +173,12 @@ def two_experts(answer: Answer) -> Iterator[Test]:
         found = answer(beta(t).item(), a.score(t, x), b.score(t, x))
         close = (found - exact).abs().max() < 1e-8 * exact.abs().max()
         yield f"what the density outgrows the sampler by, at t = {at}", bool(close)
+    line = torch.tensor([[0.5], [-2.0]], dtype=torch.float64)  # two N(0, I): s = -x
+    for d in (1, 3):
+        s = line.expand(-1, d)
+        found = answer(0.8, s, s)  # the product is N(0, I/2) up to a constant, at every time
+        exact = 0.8 * (d * line[:, 0] ** 2 - 0.5 * d)
+        yield f"two standard normals in d = {d}", bool((found - exact).abs().max() < 1e-9)
 
 
 def honest_noise(answer: Answer) -> Iterator[Test]:
