@@ -231,8 +231,8 @@ def adjoint_matching(
 
     $$ \tfrac12\sum_kh_k\,\big|u_{t_k}(X_k) + \eta_{t_k}\,a_{k+1}\big|^2 . $$
 
-    The adjoint is that at the *end* of the step: then the fixed point with the lean adjoint is the
-    best control of the chain, for every h. States and adjoints are constants here: the runs are
+    The adjoint is that at the *end* of the step: then the best control of the chain is a fixed
+    point with the lean adjoint, for every h. States and adjoints are constants here: the runs are
     those of the control itself, and the loss does not ask how they would change. With the whole
     adjoint its gradient is the gradient of the cost; with the lean one it is zero at the optimum,
     but the loss is not what is minimised.
