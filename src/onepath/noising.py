@@ -115,7 +115,7 @@ def _fresh_share(path: Interpolant, t: Time, s: Time) -> tuple[Time, Tensor]:
             "noising goes from the later time to the earlier, t <= s, "
             f"got t - s up to {(t - s).max().item():g}; exchange them."
         )
-    same = (t == s).broadcast_to(torch.broadcast_shapes(t.shape, s.shape))
+    same = t == s
     before = half_log_snr(path, t)
     h = torch.where(same, 0.0, half_log_snr(path, s) - before)
     rounding = 100 * torch.finfo(h.dtype).eps * (1 + before.abs())
