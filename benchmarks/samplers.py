@@ -26,7 +26,7 @@ from onepath.samplers import adams, ancestral, churned, corrected, ddim, midpoin
 from onepath.solvers import integrate, times
 
 TURNS, STEPS, DIM, WIDTH = 15, 64, 2, 64
-BATCHES = (256, 4096)
+RUNS = {256: 3, 4096: 1}  # of one way in one turn, by batch
 RESULTS = Path(__file__).with_suffix(".json")
 
 
@@ -162,7 +162,7 @@ def methods(net: nn.Module) -> dict[str, tuple[Callable, Callable]]:
     }
 
 
-def turns(ways: dict[str, Callable[[], object]]) -> list[dict[str, float]]:
+def turns(ways: dict[str, Callable[[], object]], runs: int = 1) -> list[dict[str, float]]:
     """CPU seconds of each way, turn by turn: one thread, so that other work does not count."""
     for way in ways.values():
         way()
@@ -172,8 +172,9 @@ def turns(ways: dict[str, Callable[[], object]]) -> list[dict[str, float]]:
         times_of = {}
         for name, way in order if turn % 2 else order[::-1]:
             begin = time.process_time()
-            way()
-            times_of[name] = time.process_time() - begin
+            for _ in range(runs):
+                way()
+            times_of[name] = (time.process_time() - begin) / runs
         taken.append(times_of)
     return taken
 
@@ -182,15 +183,38 @@ def ratio(taken: list[dict[str, float]], above: str, below: str) -> float:
     return median(turn[above] / turn[below] for turn in taken)
 
 
+def alone() -> dict[str, float]:
+    """Microseconds that a step of ours takes more than one by hand, with a network that does
+    nothing: the least of many, which a busy machine disturbs least."""
+    idle, grid = lambda t, x: x, times(STEPS)
+    x, found = torch.randn(256, DIM, generator=torch.Generator().manual_seed(1)), {}
+    for name, (step, by_hand) in methods(idle).items():
+        least = {}
+        for way in ("hand", "ours") * 300:
+            generator = torch.Generator().manual_seed(3)
+            draw = lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            begin = time.perf_counter()
+            _ = (
+                by_hand(idle, x, grid, draw)
+                if way == "hand"
+                else integrate(step, x, grid, generator)
+            )
+            least[way] = min(time.perf_counter() - begin, least.get(way, 1.0))
+        found[name] = 1e6 * (least["ours"] - least["hand"]) / STEPS
+    return found
+
+
 def overhead() -> dict:
     """Ours and the loop by hand, over each other and over the bare calls."""
     net, grid, found = network(), times(STEPS), {}
     adams_table(grid)
     with torch.inference_mode():
+        more = alone()
         for name, (step, by_hand) in methods(net).items():
-            for batch in BATCHES:
+            for batch in RUNS:
                 x = torch.randn(batch, DIM, generator=torch.Generator().manual_seed(1))
                 found[f"{name}, {batch}"] = one_overhead(net, step, by_hand, x, grid)
+                found[f"{name}, {batch}"]["more, us"] = more[name]
                 print(name, batch, found[f"{name}, {batch}"], flush=True)
     return found
 
@@ -208,9 +232,7 @@ def one_overhead(net, step: Callable, by_hand: Callable, x: Tensor, grid: Tensor
 
     hand = lambda: by_hand(net, x, grid, drawing())
     ours = lambda: integrate(step, x, grid, torch.Generator().manual_seed(3))
-    begin = time.process_time()
     once = ours()
-    first = time.process_time() - begin
     theirs = by_hand(counted, x, grid, drawing())
     assert torch.allclose(once, theirs, rtol=1e-4, atol=1e-5), (once - theirs).abs().max()
     once_more = grid[3]
@@ -219,13 +241,13 @@ def one_overhead(net, step: Callable, by_hand: Callable, x: Tensor, grid: Tensor
         for _ in range(calls[0]):
             net(once_more, x)
 
-    taken = turns({"hand": hand, "ours": ours, "bare": bare})
+    taken = turns({"hand": hand, "ours": ours, "bare": bare}, RUNS[len(x)])
     pairs = {"ours / hand": ("ours", "hand"), "hand / bare": ("hand", "bare")}
     pairs["ours / bare"] = ("ours", "bare")
-    again = median(turn["ours"] for turn in taken)
+    least = 1e6 * min(turn["bare"] for turn in taken) / calls[0]
     return {k: ratio(taken, *v) for k, v in pairs.items()} | {
         "calls": calls[0],
-        "table, ms": 1000 * max(first - again, 0.0),
+        "least call, us": least,
     }
 
 
@@ -248,7 +270,7 @@ def compiled() -> dict:
     with torch.inference_mode():
         for name in ("ddim", "multistep 2", "adams 3"):
             step = methods(fast)[name][0]
-            for batch in BATCHES:
+            for batch in RUNS:
                 x = torch.randn(batch, DIM, generator=torch.Generator().manual_seed(1))
                 t = grid[3]
 
@@ -258,7 +280,7 @@ def compiled() -> dict:
 
                 ways = {"bare": bare, "ours": lambda: integrate(step, x, grid)}
                 ways["network"] = lambda: [fast(t, x) for _ in range(STEPS)]
-                taken = turns(ways)
+                taken = turns(ways, RUNS[batch])
                 found[f"{name}, {batch}"] = {
                     "run / eager calls": ratio(taken, "ours", "bare"),
                     "compiled calls / eager calls": ratio(taken, "network", "bare"),

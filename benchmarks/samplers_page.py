@@ -48,12 +48,17 @@ def accuracy(found: dict) -> str:
     for name in dict.fromkeys(r["sampler"] for r in rows):
         mine = {r["budget"]: r for r in rows if r["sampler"] == name}
         mean = lambda r: sum(r[law] ** 2 for law in LAWS) ** 0.5 / 2
-        every.append([name, *(f"{mean(mine[b]):.1e} ({mine[b]['calls']})" for b in BUDGETS)])
-    wins = sum(
-        best(rows, b, "onepath")[law]
-        < min(r[law] for r in rows if r["package"] != "onepath" and r["budget"] == b)
-        for b in BUDGETS
-        for law in LAWS
+        less = lambda r: sum(r[f"{law}, most"] ** 2 for law in LAWS) ** 0.5 / 2
+        cells = [f"{mean(mine[b]):.1e} ({mine[b]['calls']})" for b in BUDGETS]
+        every.append([name, *cells, *(f"{less(mine[b]):.1e}" for b in BUDGETS)])
+    wins, most = (
+        sum(
+            best(rows, b, "onepath")[f"{law}{what}"]
+            < min(r[f"{law}{what}"] for r in rows if r["package"] != "onepath" and r["budget"] == b)
+            for b in BUDGETS
+            for law in LAWS
+        )
+        for what in ("", ", most")
     )
     sure = max(found["reference"].values())
     return f"""## Error at equal network calls
@@ -69,44 +74,66 @@ tuned on:
 {table(["budget", "sampler", "calls", "grid", "A", *LAWS], said)}
 
 Ours was chosen on A, and has less error than *every* sampler of the other packages, each on its best grid, in
-{wins} of {len(BUDGETS) * len(LAWS)} comparisons on B and C.
+{wins} of {len(BUDGETS) * len(LAWS)} comparisons on B and C. In eight dimensions two or three of the 4000 trajectories start next to the border
+between two components, and the square of their error is most of the sum: whether one of them
+ends on the wrong side is chance. Without the four farthest points, one in a thousand, ours has less error than every
+other in {most} of {len(BUDGETS) * len(LAWS)}.
 
-All samplers, root mean square over the four laws of B and C, with the calls made in brackets:
+All samplers, root mean square over the four laws of B and C, with the calls made in brackets, and the same without one
+point in a thousand:
 
-{table(["sampler", *(f"{b} calls" for b in BUDGETS)], every)}
-
-In eight dimensions some of the 4000 trajectories start next to the border between two components; a
-method that sends one of them to the other side has an error of that size, whatever it does elsewhere."""
+{table(["sampler", *(f"{b} calls" for b in BUDGETS), *(f"{b}, most" for b in BUDGETS)], every)}"""
 
 
 def overhead(found: dict) -> str:
     rows = []
     for name, r in found.items():
         ratios = [f"{r[k]:.3f}" for k in ("ours / hand", "hand / bare", "ours / bare")]
-        rows.append([*name.rsplit(", ", 1), str(r["calls"]), *ratios])
-    worst = max(r["ours / hand"] for r in found.values())
+        rows.append([*name.rsplit(", ", 1), str(r["calls"]), *ratios, f"{r['more, us']:.1f}"])
+    ratios = [r["ours / hand"] for r in found.values()]
+    near, worst = sum(r <= 1.03 for r in ratios), max(ratios)
+    more = max(r["more, us"] for r in found.values())
+    call = min(r["least call, us"] for name, r in found.items() if name.endswith(" 256"))
+    head = [
+        "sampler",
+        "batch",
+        "calls",
+        "ours / hand",
+        "hand / bare",
+        "ours / bare",
+        "more, µs a step",
+    ]
     return f"""## Cost beyond the network calls
 
-{table(["sampler", "batch", "calls", "ours / hand", "hand / bare", "ours / bare"], rows)}
+{table(head, rows)}
 
 64 steps on the linear path, MLP 3×64 in float32, inference mode, CPU seconds, the median over 15
-interleaved turns of the ratio within a turn. The loop by hand computes its coefficients for the whole grid
-before the loop, as `integrate` has a sampler do; ours keeps those of the last grids, so that only the
-first run pays for schedules that check their times (a few milliseconds; six more where a middle or a
-churned time has to be found by bisection). The aim is 1.03; the worst here is {worst:.3f}. Ratios move by some hundredths
-from run to run on a machine with other work."""
+interleaved turns (of three runs each at batch 256) of the ratio within a turn. The loop by hand computes its
+coefficients for the whole grid before the loop, as `integrate` has a sampler do; ours keeps those of the last
+grids, so that only the first run pays for schedules that check their times (a few milliseconds, and six
+more where the middle of a step or a churned time has to be found by bisection).
+
+The aim is at most 1.03 times the loop by hand: {near} of {len(ratios)} rows, the largest {worst:.3f}. On this machine, whose two cores
+others kept busy, the same row moves by 0.05 and more from run to run, so the last column says what a step of ours takes
+more than one by hand with a network that does nothing, the least of 300 runs: at most {more:.1f} µs, where
+a call of this network at batch 256 took {call:.0f} µs at its quickest."""
 
 
 def compiled(found: dict) -> str:
     rows = [[*name.rsplit(", ", 1), *(f"{v:.2f}" for v in r.values())] for name, r in found.items()]
     worst = max(r["run / eager calls"] for r in found.values())
-    verdict = "met" if worst <= 0.85 else "not met everywhere"
+    calls = min(r["compiled calls / eager calls"] for r in found.values())
+    verdict = "met" if worst <= 0.85 else "not met"
+    why = (
+        f"The compiled calls alone take {calls:.2f} times the eager ones at best, so there is nothing to win on this processor: "
+        "the time goes into three matrix products that are the same library's either way."
+    )
     return f"""## With a compiled network
 
 {table(["sampler", "batch", "run / eager calls", "compiled calls / eager calls"], rows)}
 
 `torch.compile` of the network, after a warm-up, against as many bare calls of it uncompiled. The aim of
-0.85 is {verdict} here; what the run adds to the compiled calls is the step itself, uncompiled."""
+0.85 is {verdict} here. {why if calls > 0.85 else ""}"""
 
 
 def variance(found: dict) -> str:

@@ -251,9 +251,10 @@ def grids(n: int) -> dict[str, Tensor]:
 PILOT: list[tuple] = []
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    """Root mean square over points of the Euclidean distance."""
-    error = (a.double() - b).square().sum(1).mean().sqrt().item()
+def distance(a: Tensor, b: Tensor, without: int = 0) -> float:
+    """Root mean square over points of the Euclidean distance, without the farthest ones."""
+    squares = (a.double() - b).square().sum(1).sort().values
+    error = squares[: len(squares) - without].mean().sqrt().item()
     return error if error == error else math.inf
 
 
@@ -268,7 +269,7 @@ def best_grid(run: Sampler, d: Callable, x: Tensor, exact: Tensor, n: int) -> tu
 
     options = {"maxfev": 30, "xatol": 0.02, "fatol": 0.02}
     z = minimize(loss, [1.1, 1.3], method="Nelder-Mead", options=options).x
-    a, b = max(0.3, min(4.0, z[0])), max(0.3, min(4.0, z[1]))
+    a, b = (round(max(0.3, min(4.0, value)), 2) for value in z)
     grid = warped(n, a, b)
     tried[f"warped {a:.2f}, {b:.2f}"] = distance(run(d, x, grid), exact), grid
     name = min(tried, key=lambda k: tried[k][0])
@@ -299,13 +300,22 @@ def accuracy() -> dict:
             on_a, grid_name, grid = best_grid(run, d, x, exact, n)
             row = {"sampler": name, "package": package, "calls": int(n * calls), "budget": budget}
             row |= {"grid": grid_name, "A": on_a}
-            for law, (field_of, starts, end, _) in problems.items():
-                if law != "A":
-                    row[law] = distance(run(field_of, starts, grid), end)
+            row |= on_others(run, grid, problems)
             rows.append(row)
             shown = {k: f"{v:.2g}" if isinstance(v, float) else v for k, v in row.items()}
             print(f"{time.process_time() - begin:.0f} s", shown, file=sys.stderr, flush=True)
     return {"rows": rows, "reference": {k: p[3] for k, p in problems.items()}}
+
+
+def on_others(run: Sampler, grid: Tensor, problems: dict) -> dict:
+    """Errors on the laws that nothing was chosen on; "most" leaves out one point in a thousand."""
+    found = {}
+    for law, (field_of, starts, end, _) in problems.items():
+        if law != "A":
+            last = run(field_of, starts, grid)
+            found[law] = distance(last, end)
+            found[f"{law}, most"] = distance(last, end, len(last) // 1000)
+    return found
 
 
 # --- variances
