@@ -124,10 +124,7 @@ def compiled(found: dict) -> str:
     worst = max(r["run / eager calls"] for r in found.values())
     calls = min(r["compiled calls / eager calls"] for r in found.values())
     verdict = "met" if worst <= 0.85 else "not met"
-    why = (
-        f"The compiled calls alone take {calls:.2f} times the eager ones at best, so there is nothing to win on this processor: "
-        "the time goes into three matrix products that are the same library's either way."
-    )
+    why = f"The compiled calls alone take {calls:.2f} times the eager ones at best, so there is nothing to win on this processor."
     return f"""## With a compiled network
 
 {table(["sampler", "batch", "run / eager calls", "compiled calls / eager calls"], rows)}
@@ -148,15 +145,16 @@ reads off the law. azula and diffusers run from 0.001 to 0.999 and start from th
 
 
 def agreement(found: dict) -> str:
-    rows = [[name, OURS[name], f"{value:.0e}"] for name, value in found.items()]
+    rows = [[name, OURS[name], f"{value:.0e}"] for name, value in found["gaps"].items()]
+    orders = found["orders"]
     return f"""## The same steps in diffusers
 
 {table(["scheduler of diffusers", "ours", "largest distance on a run of 20 steps"], rows)}
 
 Same starts, same noise, exact denoiser, each on its own states. Most of those schedulers compute in float32,
 DDIM and DDPM in the dtype of their table, here float64. The third order of DPM-Solver++ does not agree, because theirs has
-half of the second difference: with the whole of it the two agree to rounding (`tests/test_diffusers.py`), and
-the order measured on equal steps in λ is 3 in place of 2."""
+half of the second difference: with the whole of it the two agree to rounding (`tests/test_diffusers.py`). The
+slope of the error, on 32, 64 and 128 equal steps in λ from t = 0.05 to 0.95, is {orders["ours"]:.2f} for ours and {orders["theirs"]:.2f} for theirs."""
 
 
 OURS = {

@@ -25,6 +25,7 @@ from onepath.oracles import MixturePath
 from onepath.samplers import adams, ancestral, churned, corrected, ddim, midpoint, multistep
 from onepath.solvers import heun, integrate, times
 from onepath.time_grids import karras, optimised, uniform_in_log_snr
+from onepath.verify import slope
 
 F64 = torch.float64
 START, STOP = 0.001, 0.999
@@ -474,7 +475,27 @@ def compared() -> dict:
     found |= single(d, x, grid) | discrete(diffusers, d, x) | in_sigma(diffusers, law)
     for name, value in found.items():
         print(name, value, file=sys.stderr)
-    return found
+    return {"gaps": found, "orders": third_orders(law)}
+
+
+def third_orders(law: Mixture) -> dict:
+    """The slope of the error of both third orders, on steps that are equal in lambda."""
+    d, counts = denoiser_of(law), [32, 64, 128]
+    on = lambda n: uniform_in_log_snr(linear, n, 0.05, 0.95)
+    x = MixturePath(linear, law).sample(on(2)[0], 64, torch.Generator().manual_seed(3))
+    exact = torchdiffeq.odeint(flow_of(d), x, on(400), method="rk4")[-1]
+    theirs, _, _ = by_diffusers(
+        "DPMSolverMultistepScheduler",
+        solver_order=3,
+        final_sigmas_type="sigma_min",
+        lower_order_final=False,
+    )
+    both = {"ours": ours(lambda d: multistep(d, linear, 3))[0], "theirs": theirs}
+    sizes = [1 / n for n in counts]
+    return {
+        name: slope(sizes, [distance(run(d, x, on(n)), exact) for n in counts])
+        for name, run in both.items()
+    }
 
 
 def single(d: Callable, x: Tensor, grid: Tensor) -> dict:
