@@ -44,6 +44,8 @@ READING_ORDER = (
     "control_oracles",  # chapter 17: problems with a closed answer
     "bridges",  # chapter 18
     "potentials",  # chapter 18: bridges by their potentials
+    "bridge_matching",  # chapter 19: pairs in, drifts out, pairs out
+    "bridge_fitting",  # chapter 19: and again
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13

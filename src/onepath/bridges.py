@@ -117,6 +117,10 @@ class GaussianBridge:
         """
         return self.drift(t, x) - 0.5 * self.tau * self.score(t, x)
 
+    def backward_drift(self, t: Time, x: Points) -> Points:
+        r"""$b^-_t = b_t - \tau\nabla\log\rho_t$, the mean rate seen from the future."""
+        return self.drift(t, x) - self.tau * self.score(t, x)
+
     @property
     def _eye(self) -> Matrix:
         return torch.eye(len(self.mean0)).to(self.cov0)
