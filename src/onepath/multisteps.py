@@ -31,13 +31,15 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
     into the integral at the head of this module. The first steps have fewer values and a lower
     order, so an order above 2 shows where the run begins with short steps or close to pure noise.
     A step to $\sigma' = 0$ is of order 1, and values from $\alpha = 0$ are not used again: both lie
-    at infinity in $\lambda$.
+    at infinity in $\lambda$. Where churn makes two steps begin at one time, the older value counts
+    no more.
 
     Args:
         order: 1 to 6, the number of values used.
         zeta: noise in units of g, >= 0; with noise the order counts for the drift only.
 
-    Raises ValueError for orders and a zeta that are none, and as `ddim` does.
+    Raises ValueError for orders and a zeta that are none, for a grid of fewer steps than values,
+    and as `ddim` does.
 
     Source: Lu et al. (2022), DPM-Solver++, for order 2; here.
     Book: eq:dpm-solver-2m.
@@ -61,7 +63,7 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
         x = _combined(keep * x, weights, values)
         return (torch.add(x, draw(), alpha=spread) if spread else x), values
 
-    return tabulated(rows, advance, draws=zeta > 0, history=order - 1)
+    return tabulated(rows, advance, draws=zeta > 0, history=order - 1, least=order)
 
 
 def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> Step:
@@ -91,7 +93,8 @@ def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> St
         order: 1 to 6, the number of values of the predictor.
         scale: s > 0, the unit of the data, such as the root mean square of a coordinate.
 
-    Raises ValueError for orders and scales that are none, and as `ddim` does.
+    Raises ValueError for orders and scales that are none, for a grid of fewer steps than values,
+    where two steps begin at one time, as churn may make them, and as `ddim` does.
 
     Source: here; Hairer, Nørsett and Wanner (1993), Solving ordinary differential equations I, for
     the method; Zhao et al. (2023), UniPC, correct without a new value on the axis of lambda.
@@ -109,6 +112,11 @@ def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> St
     def rows(starts: Tensor, ends: Tensor) -> tuple[list, ...]:
         spans(schedule, starts, ends)
         alpha, sigma, r, angle = frame(starts)
+        if (angle[1:] == angle[:-1]).any():
+            raise ValueError(
+                "the steps of Adams' method begin at times that differ, got two from the same; "
+                "churn less, or use multistep."
+            )
         *_, r_next, after = frame(ends)
         weights = _predicted_and_corrected(angle, after, order)
         columns = r / (scale * sigma), alpha / (r * sigma), r_next / r
@@ -122,7 +130,7 @@ def adams(denoiser: Field, path: Path, order: int = 3, scale: float = 1.0) -> St
         values = (value, *(memory or ()))[: order + 1]
         return _combined(keep * x, weights, values), values
 
-    return tabulated(rows, advance, history=order + 1)
+    return tabulated(rows, advance, history=order + 1, least=order)
 
 
 def _check_order(order: int) -> None:
@@ -139,7 +147,8 @@ def _combined(x: Tensor, weights: list[float], values: tuple) -> Tensor:
 def _shares(nodes: Tensor, h: Tensor, zeta: float) -> Tensor:
     """The share of each value, newest first, in the mean denoiser of a step of length h that
     begins at the newest node."""
-    nodes = nodes[nodes.isfinite()]
+    apart = torch.cat([torch.ones(1, dtype=torch.bool), nodes[1:] != nodes[:-1]])
+    nodes = nodes[(nodes.isfinite() & apart).cumprod(0).bool()]
     if len(nodes) < 2 or not h.isfinite():
         return torch.ones_like(h)[None]
     if len(nodes) == 2:  # the published rule: the value in the middle of the step

@@ -17,7 +17,9 @@ from .interpolants import Interpolant, half_log_snr
 from .solvers import Draw, Step
 
 
-def tabulated(rows: Callable, advance: Callable, draws: bool = False, history: int = 0) -> Step:
+def tabulated(
+    rows: Callable, advance: Callable, draws: bool = False, history: int = 0, least: int = 1
+) -> Step:
     """The step that advances by a row of coefficients; `step.prepared` gives those of a grid.
 
     Args:
@@ -25,6 +27,7 @@ def tabulated(rows: Callable, advance: Callable, draws: bool = False, history: i
             depend on the steps before it.
         history: how many steps before its own a row may depend on. A step that is taken alone
             keeps their times in its memory.
+        least: how many steps a grid must have, else `step.prepared` raises ValueError.
     """
 
     @lru_cache(maxsize=8)
@@ -43,7 +46,15 @@ def tabulated(rows: Callable, advance: Callable, draws: bool = False, history: i
         x, memory = alone(x, t, t_next, draw, memory)
         return x, (starts, memory)
 
-    step.prepared, step.draws = _of_grid(steps), draws
+    def prepared(starts: Tensor, ends: Tensor) -> list[Step]:
+        if len(starts) < least:
+            raise ValueError(
+                f"a method of {least} values takes at least {least} steps, got a grid of "
+                f"{len(starts)}; add steps or lower the order."
+            )
+        return _of_grid(steps)(starts, ends)
+
+    step.prepared, step.draws = prepared, draws
     return step
 
 
