@@ -424,8 +424,8 @@ def test_a_walk_from_end_to_end_ends_in_the_law_of_the_data(name, generator):
     away = lambda state: (torch.cos(state @ u).mean() - exact).abs().item()
     for step in samplers(path).values():
         expect(below("eq:ddim", away(integrate(step, x, grid, generator)), 0.16))
-    halfway = integrate(ddim(path.denoiser, path), x, grid[:12])
-    refute(below("eq:ddim", away(halfway), 0.16), "clock: a walk that stops on the way")
+    begun = integrate(ddim(path.denoiser, path), x, grid[:3])
+    refute(below("eq:ddim", away(begun), 0.16), "clock: a walk that has only begun")
 
 
 def test_churn_that_starts_two_steps_at_one_time_forgets_the_older_value(generator):
