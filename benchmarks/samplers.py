@@ -3,8 +3,8 @@ agree with ours.
 
 `python benchmarks/samplers.py overhead compiled accuracy variance agreement` measures the parts
 that are named, all without arguments, keeps the numbers in `samplers.json` and writes
-`samplers.md`. The parts that need them use `azula` and `diffusers` if they are installed; neither
-is a dependency of the package.
+`samplers.md`. The parts that need them use `diffusers`, which comes with `onepath[test]`, and `azula`
+if it is installed.
 """
 
 import json

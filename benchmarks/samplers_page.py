@@ -24,9 +24,9 @@ def page(results: dict) -> str:
 
 HEAD = """# Samplers: error, cost, variance, and the steps of others
 
-`python benchmarks/samplers.py` measures this page and writes it from `samplers.json`. It needs `azula` and
-`diffusers` for the rows with their names; neither is a dependency of the package, and both were
-installed without their own dependencies where those would bring torchvision. {machine}, two virtual cores shared with other
+`python benchmarks/samplers.py` measures this page and writes it from `samplers.json`. It needs `diffusers`,
+which comes with `onepath[test]`, and `azula` for the rows with their names; the second is no dependency of the book and was
+installed without those of its own that would bring torchvision. {machine}, two virtual cores shared with other
 work, one thread."""
 
 
