@@ -3,8 +3,8 @@ agree with ours.
 
 `python benchmarks/samplers.py overhead compiled accuracy variance agreement` measures the parts
 that are named, all without arguments, keeps the numbers in `samplers.json` and writes
-`samplers.md`. The parts that need them use `diffusers`, which comes with `onepath[test]`, and `azula`
-if it is installed.
+`samplers.md`. The parts that need them use `diffusers`, which comes with `onepath[test]`, and
+`azula` if it is installed.
 """
 
 import json
@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 from samplers_page import page
+from solvers import DIM, Network
 from torch import Tensor, nn
 
 from onepath import fields
@@ -25,24 +26,9 @@ from onepath.interpolants import linear
 from onepath.samplers import adams, ancestral, churned, corrected, ddim, midpoint, multistep
 from onepath.solvers import integrate, times
 
-TURNS, STEPS, DIM, WIDTH = 15, 64, 2, 64
+TURNS, STEPS = 15, 64
 RUNS = {256: 3, 4096: 1}  # of one way in one turn, by batch
 RESULTS = Path(__file__).with_suffix(".json")
-
-
-class Network(nn.Module):
-    """A denoiser: three hidden layers of 64 units, with the time as one more input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers = [nn.Linear(DIM + 1, WIDTH), nn.SiLU()]
-        for _ in range(2):
-            layers += [nn.Linear(WIDTH, WIDTH), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(WIDTH, DIM))
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        column = t.to(x).expand(len(x), 1)
-        return self.layers(torch.cat([column, x], dim=1))
 
 
 def network() -> Network:

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .measures import check_generator, check_weights
+from .measures import check_generator
 from .metrics import Matrix, OtherPoints, Vector, check_samples
 from .shapes import Points
-from .transport import OtherWeights, Weights, gaussian_map
+from .transport import OtherWeights, Weights, gaussian_map, margin
 
 Coupling = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]  # n starts and n targets
@@ -221,7 +221,7 @@ def sinkhorn(
     Book: eq:sinkhorn.
     """
     check_samples(x, y, same_size=False, least=1)
-    a, b = _margin(a, x), _margin(b, y)
+    a, b = margin(a, x), margin(b, y)
     cost = _half_squares(x, y)
     largest = cost.max().item()
     if not (0 < temperature < inf and temperature >= 1e-9 * largest):
@@ -278,17 +278,6 @@ def _half_squares(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.double(), y.double()
     centre = x.mean(0)  # far from the origin the products inside cdist would cancel
     return torch.cdist(x - centre, y - centre).square_().mul_(0.5)
-
-
-def _margin(w: Tensor | None, x: Tensor) -> Tensor:
-    if w is None:
-        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
-    if w.shape != (len(x),):
-        raise ValueError(f"there is one weight per point, got {tuple(w.shape)} for {len(x)}.")
-    check_weights(w)
-    if w.min() == 0:
-        raise ValueError("a point of a plan has positive weight, got 0; leave the point out.")
-    return w.double() / w.double().sum()
 
 
 def _check_batch(x0: Tensor, x1: Tensor, generator: torch.Generator) -> None:

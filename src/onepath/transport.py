@@ -64,7 +64,7 @@ def optimal_plan(
     from ot import emd  # here, because the import takes as long as that of torch
 
     check_samples(x, y, same_size=False, least=1)
-    a, b = _weights(a, x), _weights(b, y)
+    a, b = margin(a, x), margin(b, y)
     cost = 0.5 * (x.double()[:, None] - y.double()).square().sum(2)
     matrix, log = emd(*(v.cpu().numpy() for v in (a, b, cost)), numItermax=100_000_000, log=True)
     if log["warning"] is not None:
@@ -102,7 +102,11 @@ def gaussian_map(
     return matrix, lambda x: mean_b + (x - mean_a) @ matrix
 
 
-def _weights(w: Tensor | None, x: Tensor) -> Tensor:
+def margin(w: Weights | None, x: Points) -> Weights:
+    """The weights of a plan's points in float64, of sum one; equal ones for None.
+
+    Raises ValueError unless there is one positive weight per point.
+    """
     if w is None:
         return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
     if w.shape != (len(x),):
