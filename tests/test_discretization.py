@@ -334,3 +334,13 @@ def test_quantiles_of_a_density_are_those_of_its_law():
     exact = scipy.stats.norm.ppf(u.numpy(), loc=0.7, scale=1.2)
     gap = line_quantiles(bell, cells, u) - torch.from_numpy(exact)
     expect(worst("eq:w2-line", gap, 1e-4))
+
+
+def test_quantiles_beyond_the_middles_of_the_outer_cells_go_on_as_the_last_line_does():
+    density, cells = torch.tensor([1.0, 1.0, 2.0], dtype=F64), torch.arange(3, dtype=F64)
+    # the distribution function is 1/8, 3/8 and 6/8 in the middles of the cells
+    levels = torch.tensor([0.0, 0.25, 0.5, 0.9], dtype=F64)
+    exact = torch.tensor([-0.5, 0.5, 1 + 1 / 3, 2.4], dtype=F64)
+    expect(worst("eq:w2-line", line_quantiles(density, cells, levels) - exact))
+    held = line_quantiles(density, cells, levels.clamp(1 / 8, 3 / 4)) - exact
+    refute(worst("eq:w2-line", held), "missing term: what lies beyond the middles")

@@ -280,6 +280,13 @@ def test_gaussian_data_of_the_right_scale_are_exact_in_one_step(generator):
         refute(worst("eq:adams", other - 0.7 * x / first.sqrt()), "factor: the scale of the data")
 
 
+def test_data_are_measured_in_units_of_one_unless_told(generator):
+    x, d = ON_LINEAR.reference(4, generator), ON_LINEAR.denoiser
+    run = lambda *scale: integrate(adams(d, linear, 2, *scale), x, times(6))
+    expect(worst("eq:adams", run() - run(1.0)))
+    refute(worst("eq:adams", run() - run(2.0)), "factor: the scale of the data")
+
+
 def test_all_paths_are_one_path_to_adams(generator):
     """The same half log-SNRs give the same states, up to the radius."""
     runs = []
