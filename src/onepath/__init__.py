@@ -44,6 +44,8 @@ READING_ORDER = (
     "control_oracles",  # chapter 17: problems with a closed answer
     "bridges",  # chapter 18
     "potentials",  # chapter 18: bridges by their potentials
+    "light_bridges",  # chapter 19: a potential with few parameters
+    "light_fits",  # chapter 19: and how it is found
     "bridge_matching",  # chapter 19: pairs in, drifts out, pairs out
     "bridge_fitting",  # chapter 19: and again
     "networks",  # chapter 13
