@@ -10,6 +10,7 @@ from onepath.calculus import constant
 from onepath.dynamics import Dynamics
 from onepath.interpolants import bridge, cosine, edm, half_log_snr, linear, variance_exploding
 from onepath.oracles import MixturePath
+from onepath.samplers import ddim
 from onepath.solvers import euler, heun, times
 from onepath.time_grids import karras, optimised, time_at, uniform_in_log_snr
 from onepath.verify import expect, refute, worst
@@ -129,3 +130,12 @@ def test_grids_that_are_none_are_refused():
             karras(linear, 4, 0.1, 0.9, rho)
     with pytest.raises(ValueError, match="half log-SNRs from"):
         time_at(edm(), scalar(50.0))
+
+
+def test_a_pilot_of_one_interval_knows_no_better_than_equal_steps():
+    path = MixturePath(linear, TARGET)
+    x, pilot = path.sample(scalar(0.1), 20, torch.Generator().manual_seed(0)), times(1, 0.1, 0.9)
+    grid = optimised(ddim(path.denoiser, path), x, pilot, 4)
+    expect(worst("eq:optimised-grid", grid - times(4, 0.1, 0.9)))
+    two = optimised(ddim(path.denoiser, path), x, times(2, 0.1, 0.9), 4)
+    refute(worst("eq:optimised-grid", two - times(4, 0.1, 0.9)), "wrong object: a finer pilot")
