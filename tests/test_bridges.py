@@ -170,6 +170,36 @@ def test_particles_of_the_bridge_join_its_ends_with_the_right_covariance(generat
     expect(mean("eq:gaussian-bridge", (pairs[0] * pairs[1])[:, 0], bridge.cross.item()))
 
 
+def test_pairs_have_the_means_of_their_ends_and_a_covariance_that_is_not_its_transpose(generator):
+    bridge = a_bridge(3, 2, 0.3)
+    x0, x1 = bridge.ends(20_000, generator)
+    for x, m in ((x0, bridge.mean0), (x1, bridge.mean1)):
+        for k in range(2):
+            expect(mean("eq:gaussian-bridge", x[:, k], m[k].item()))
+    refute(mean("eq:gaussian-bridge", x0[:, 0], bridge.mean1[0].item()), "clock: ends exchanged")
+    product = (x0 - bridge.mean0)[:, 0] * (x1 - bridge.mean1)[:, 1]
+    expect(mean("eq:gaussian-bridge", product, bridge.cross[0, 1].item()))
+    refute(
+        mean("eq:gaussian-bridge", product, bridge.cross[1, 0].item()),
+        "wrong object: the covariance of the ends, transposed",
+    )
+
+
+def test_seen_from_the_future_a_bridge_runs_back_by_its_backward_drift():
+    bridge, r = a_bridge(10, 2, 0.6), torch.tensor(0.35, dtype=F64)
+    x = torch.randn(6, 2, dtype=F64, generator=torch.Generator().manual_seed(4))
+    rho = log_density(bridge)
+    turned = lambda field: lambda r, x: -field(1 - r, x)
+    back = lambda field: worst(
+        "eq:two-potentials",
+        fokker_planck(lambda r, x: rho(1 - r, x), turned(field), constant(bridge.tau**0.5), r, x),
+        1e-8,
+    )
+    expect(back(bridge.backward_drift))
+    refute(back(bridge.drift), "wrong object: the forward drift")
+    refute(back(bridge.velocity), "factor: half the score")
+
+
 @pytest.mark.parametrize("shape", [(), (4,)])
 def test_times_of_both_shapes_give_the_same_fields(shape):
     bridge = a_bridge(7)
@@ -364,6 +394,29 @@ def test_kernels_that_lead_nowhere_are_refused():
         contraction(K)
     with pytest.raises(ValueError, match="two positive, finite vectors"):
         hilbert(p0, -p0)
+
+
+def test_points_without_mass_are_left_out_of_the_plan():
+    """Where there is no mass the kernel may be zero; where it leads to such points only it may
+    not."""
+    _, _, p0, p1, K = a_problem(7)
+    none0, none1, bare = p0.clone(), p1.clone(), K.clone()
+    none0[1], none1[4] = 0.0, 0.0
+    none0, none1 = none0 / none0.sum(), none1 / none1.sum()
+    bare[1], bare[:, 4] = 0.0, 0.0
+    a, b, _ = fitted(bare, none0, none1)
+    assert a[1] == 0 and b[4] == 0
+    assert torch.allclose(plan(bare, a, b).sum(1), none0, atol=1e-9)
+    assert torch.allclose(plan(bare, a, b).sum(0), none1, atol=1e-9)
+    rows, columns = [i for i in range(5) if i != 1], [j for j in range(6) if j != 4]
+    kept = K[rows][:, columns]
+    inner = plan(kept, *fitted(kept, none0[rows], none1[columns])[:2])
+    expect(worst("eq:proportional-fitting", plan(bare, a, b)[rows][:, columns] - inner, 1e-8))
+    only = K.clone()
+    only[0] = 0.0
+    only[0, 4] = 1.0
+    with pytest.raises(ValueError, match="leads it nowhere"):
+        proportional_fitting(only, none0, none1)
 
 
 def test_ends_want_a_generator_of_their_device(device):

@@ -263,6 +263,32 @@ def test_lean_matching_is_stationary_at_the_best_control_of_the_chain(generator)
     refute(mean("eq:adjoint-matching", slopes(0.7), 0.0), "factor: pushing too little")
 
 
+def test_lean_matching_wants_the_adjoint_of_the_end_of_each_step(generator):
+    """With a pull home the two ends of a step differ; the gains are Bellman's, of Euler's chain."""
+    c, p, m, n = 2.0, 1.5, 5, 20_000
+    grid, h = times(m), 1 / m
+    kept, k, gains = 1 - h * p, c, []
+    for _ in range(m):  # the minimum of ½hu² + ½k(kept x + hu)² is at u = -k kept x / (1 + hk)
+        gains.append(k * kept / (1 + h * k))
+        k = k * kept**2 / (1 + h * k)
+    gains = torch.tensor(gains[::-1], dtype=F64)
+    home = Dynamics(lambda t, x: -p * x, constant(1.0))
+    best = lambda t, x: -column(gains[(t * m).round().long().clamp(max=m - 1)]) * x
+    start = torch.randn(n, 1, generator=generator, dtype=F64)
+    states = trajectory(euler(controlled(home, best)), start, grid, generator)
+    a = adjoint(home, no_cost, lambda x: 0.5 * c * (x**2).sum(1), states, grid)
+
+    def slopes(adjoints):
+        """The derivative of the loss along a gain factor, run by run."""
+        control = lambda s: lambda t, x: s * best(t, x)
+        loss = lambda s: adjoint_matching(control(s), home.eta, states, adjoints, grid)
+        return torch.func.jvp(loss, (scalar(1.0),), (scalar(1.0),))[1]
+
+    expect(mean("eq:adjoint-matching", slopes(a), 0.0))
+    early = torch.cat([a[:1], a[:-1]])  # the adjoint of the beginning, where that of the end is due
+    refute(mean("eq:adjoint-matching", slopes(early), 0.0), "clock: a at the start of the step")
+
+
 def test_the_adjoint_costs_no_memory_of_the_network(generator):
     net = torch.eye(2, dtype=F64, requires_grad=True)
     steered = controlled(BASE, lambda t, x: x @ net)
