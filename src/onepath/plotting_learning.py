@@ -124,7 +124,7 @@ def budgets(
         floors: a black line in each panel, by title: below it differences are chance.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    ink = dict(zip(names, (COMPUTED, *OTHERS, "#999999")))
+    ink = dict(zip(names, (COMPUTED, *OTHERS, "#999999", "#8B5A2B")))
     few = len(x) < 12
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(
