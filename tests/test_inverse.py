@@ -84,6 +84,7 @@ def test_each_point_may_have_its_own_measurement(generator):
     ):
         alone = torch.cat([make(ys[i])(t, x[i : i + 1]) for i in range(6)])
         assert torch.allclose(make(ys)(t, x), alone)
+        assert torch.equal(make(ys[:1])(t, x), make(ys[0])(t, x))  # one row is for all points
     alone = [tweedie_guidance(path.denoiser, VP, A, ys[i], 0.3)(t, x[i : i + 1]) for i in range(6)]
     assert torch.allclose(tweedie_guidance(path.denoiser, VP, A, ys, 0.3)(t, x), torch.cat(alone))
 

@@ -473,6 +473,16 @@ def test_the_first_step_from_pure_noise_goes_to_the_mean_of_the_data(generator):
         expect(worst("eq:ddim", moved - 0.9 * x - 0.1 * mean_of_data))
 
 
+def test_a_step_that_needs_no_memory_keeps_none(generator):
+    x, seen = points(3, generator), {}
+    draw = lambda: torch.zeros_like(x)
+    for kind, step in samplers(ON_LINEAR).items():
+        seen[kind] = step(x, T, S, draw, None)[1]
+    assert [kind for kind, memory in seen.items() if memory is not None] == [
+        *("multistep 2", "multistep 3, noise", "multistep 5", "adams", "churned")
+    ]
+
+
 def test_a_run_is_the_same_as_its_steps_one_by_one(generator):
     path = MixturePath(variance_preserving(), TARGET)
     x, grid = path.reference(5, generator), times(9)
