@@ -87,6 +87,42 @@ def test_the_reported_losses_are_those_of_the_potentials_up_to_a_constant(genera
     assert torch.allclose(more.losses[-1] - one.losses[-1], apart, atol=1e-10)
 
 
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_prior_keeps_a_component_from_shrinking_onto_one_end(diagonal, generator):
+    x0, x1 = random(200, 2), 0.1 * random(200, 2, seed=1)
+    x1[0] = 30.0
+    with pytest.raises(ValueError, match="with 1 ends"):
+        light_fit(x0, x1, 0.5, 2, generator, diagonal)
+    fit = light_fit(x0, x1, 0.5, 2, generator, diagonal, prior=1.0)
+    assert (fit.losses.diff() <= 0).all() and fit.potential.covs.min() > -0.1
+    covs = fit.potential.covs
+    assert (covs if diagonal else torch.linalg.eigvalsh(covs)).min() > 1e-3
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_with_a_prior_the_loss_that_is_made_least_has_its_cost(diagonal, generator):
+    """The reported loss, again from `light_loss` and the divergence that the prior's ends pay."""
+    x0, x1 = two_samples()
+    fit = light_fit(x0, x1, 0.5, 2, generator, diagonal, prior=3.0, tolerance=1e-13)
+    phi = fit.potential
+    leaves = [v.clone().requires_grad_() for v in (phi.log_weights, phi.means, phi.covs)]
+    spread = x1.mT.cov(correction=0)
+
+    def total(prior):
+        covs = torch.diag_embed(leaves[2]) if diagonal else leaves[2]
+        wide = spread.diag().diag() if diagonal else spread
+        zero = torch.zeros(400, 2, dtype=F64)
+        ends = torch.linalg.cholesky(400 * wide) @ torch.eye(2, dtype=F64)
+        normal = torch.distributions.MultivariateNormal
+        logs = [normal(zero[0], C).log_prob(2**0.5 * ends.mT / 20).sum() / 2 for C in covs]
+        return light_loss(LightPotential(*leaves, 0.5), x0, x1) - prior / 400 * sum(logs)
+
+    def steepest(prior):
+        return max(g.abs().max() for g in torch.autograd.grad(total(prior), leaves))
+
+    assert steepest(3.0) < 1e-4 < 1e-3 < steepest(0.0)
+
+
 def test_pairs_do_not_matter_and_sizes_may_differ(generator):
     x0, x1 = two_samples()
     fits = [
@@ -107,6 +143,7 @@ def test_pairs_do_not_matter_and_sizes_may_differ(generator):
         ({"components": 0}, "components"),
         ({"components": 21}, "components"),
         ({"tolerance": 0.0}, "tolerance"),
+        ({"prior": -1.0}, "prior"),
         ({"x1": torch.ones(20, 2, dtype=F64)}, "vary in every direction"),
         ({"x1": random(20, 1).repeat(1, 2)}, "vary in every direction"),
         ({"x1": random(20, 2), "components": 18}, "vary in every direction"),

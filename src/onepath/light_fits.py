@@ -7,6 +7,7 @@ are not covered.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import log, pi
 
 import torch
@@ -27,8 +28,8 @@ class LightFit:
     """A light potential, and how it was found.
 
     Args:
-        losses: `light_loss` of the samples before the first step and after each, up to a constant;
-            they never rise.
+        losses: `light_loss` of the samples before the first step and after each, up to a constant,
+            with the cost of a prior if there is one; they never rise.
         uneven: sum over the components of how far its share of the starts is from that of the ends.
     """
 
@@ -49,6 +50,7 @@ def light_fit(
     components: int,
     generator: torch.Generator,
     diagonal: bool = False,
+    prior: float = 0.0,
     tolerance: float = 1e-6,
     most: int = 1000,
 ) -> LightFit:
@@ -68,7 +70,9 @@ def light_fit(
         components: Gaussians of the plan. They begin alike, as the bridge between two Gaussians
             with the moments of the samples, moved to ends far apart that the generator draws.
         diagonal: whether each S is diagonal.
-        tolerance: the fall of the loss in a step, in nats, at which the steps end. Of n ends, p
+        prior: how many ends are added to each component, around its mean and spread like all ends
+            together. Without any the loss has no floor, for a component may shrink onto one end.
+        tolerance: the fall of the loss in a whole step, in nats, at which the steps end. Of n ends, p
             parameters leave the loss uncertain by p/2n in any case.
 
     Raises ValueError for samples that are not finite or not of one dimension, for a tau that is not
@@ -81,32 +85,29 @@ def light_fit(
     check_temperature(tau)
     check_samples(x0, x1, same_size=False)
     check_generator(generator, x1.device)
-    if not (1 <= components <= len(x1) and tolerance > 0 and most > 0):
+    if not (1 <= components <= len(x1) and prior >= 0 and tolerance > 0 and most > 0):
         raise ValueError(
-            "components lie between 1 and the number of ends, tolerance and most are positive, "
-            f"got {components}, {tolerance} and {most}."
+            "components lie between 1 and the number of ends, prior is not negative, tolerance and "
+            f"most are positive, got {components}, {prior}, {tolerance} and {most}."
         )
-    x0, x1 = x0.double(), x1.double()
-    r, S = _begin(x0, x1, tau, components, generator, diagonal)
-    now, losses, step = _State.at(r, S, tau, x0, x1, None), [], 1.0
-    losses.append(now.loss)
+    data = _Data(x0.double(), x1.double(), float(tau), diagonal, prior / len(x1))
+    now, step = _State.at(data, *_begin(data, components, generator), None), 1.0
+    losses = [now.loss]
     while len(losses) <= most:
-        aim_r, aim_S = _aim(now, tau, x0, x1, diagonal)
+        r, S = _aim(data, now)
         while True:
-            S = now.S + step * (aim_S - now.S)
-            new = _State.at(now.r + step * (aim_r - now.r), S, tau, x0, x1, now)
+            new = _State.at(data, now.r + step * (r - now.r), now.S + step * (S - now.S), now)
             if new is not None and new.loss <= now.loss:
                 break
             step = 1.0 if step > 1 else step / 2
             if step < 1e-9:
                 raise ValueError(f"a step must lower the loss, got none from {now.loss:.9g}.")
         losses.append(new.loss)
-        now, done = new, step >= 1 and now.loss - new.loss <= tolerance
-        if done:
-            uneven = (now.p.mean(0) - now.q.mean(0)).abs().sum().item()
-            phi = LightPotential(now.l, now.r, now.S, float(tau))
-            return LightFit(phi, x0, x0.new_tensor(losses), uneven)
-        step *= RELAX
+        if now.loss - new.loss <= tolerance * min(step, 1.0):
+            uneven = (new.p.mean(0) - new.q.mean(0)).abs().sum().item()
+            phi = LightPotential(new.l, new.r, new.S, data.tau)
+            return LightFit(phi, data.x0, data.x0.new_tensor(losses), uneven)
+        now, step = new, RELAX * step
     raise ValueError(
         f"the loss must come to fall by at most {tolerance:g} in a step, got "
         f"{losses[-2] - losses[-1]:.3g} after {most} of them; raise tolerance or most."
@@ -133,6 +134,21 @@ def gaussian_conditional(cov0: Covs, cov1: Covs, tau: float) -> Covs:
 
 
 @dataclass(frozen=True)
+class _Data:
+    """What does not change: samples, temperature, and a prior for the spread of each component."""
+
+    x0: Tensor
+    x1: Tensor
+    tau: float
+    diagonal: bool
+    prior: float  # as a share of all ends
+
+    @cached_property
+    def spread(self) -> Tensor:
+        return _moments(self.x1.new_ones(len(self.x1), 1), self.x1, self.diagonal)[1]
+
+
+@dataclass(frozen=True)
 class _State:
     """Parameters, the loss there, what each component has at the starts, and all shares."""
 
@@ -140,51 +156,60 @@ class _State:
     r: Tensor
     S: Tensor
     loss: float
-    tilt: Tensor
     total: Tensor
     p: Tensor
     q: Tensor
 
     @classmethod
-    def at(
-        cls, r: Tensor, S: Tensor, tau: float, x0: Tensor, x1: Tensor, last: "_State | None"
-    ) -> "_State | None":
+    def at(cls, data: _Data, r: Tensor, S: Tensor, last: "_State | None") -> "_State | None":
         """The state at r and S, with weights from the last one; None unless S is positive."""
-        factor, wrong = (S.sqrt(), S <= 0) if S.ndim == 2 else torch.linalg.cholesky_ex(S)
+        factor, wrong = (S.sqrt(), S <= 0) if data.diagonal else torch.linalg.cholesky_ex(S)
         if wrong.any():
             return None
-        parts = [_logs(m, C, tau, x0, x1) for m, C in zip(r, factor)]
+        parts = [_logs(data, m, C) for m, C in zip(r, factor)]
         tilt, ends = (torch.stack(column, 1) for column in zip(*parts))
-        if last is None:  # components of one size
-            l = log(len(x0)) - tilt.logsumexp(0)
-        else:
-            seen = (tilt - last.total[:, None]).logsumexp(0) - log(len(x0))
-            l = last.q.mean(0).log() - seen
+        before = 0.0 if last is None else last.total[:, None]
+        seen = (tilt - before).logsumexp(0) - log(len(tilt))
+        l = (0.0 if last is None else last.q.mean(0).log()) - seen  # noqa: E741
         p, q = l + tilt, l + ends
         total = p.logsumexp(1)
-        loss = (total.mean() - q.logsumexp(1).mean()).item()
-        return cls(l, r, S, loss, tilt, total, p.softmax(1), q.softmax(1))
+        loss = (total.mean() - q.logsumexp(1).mean()).item() + _penalty(data, S)
+        return cls(l, r, S, loss, total, p.softmax(1), q.softmax(1))
 
 
-def _logs(r: Tensor, factor: Tensor, tau: float, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+def _logs(data: _Data, r: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     r"""$r\cdot x/\tau + x^\top Sx/2\tau^2$ at the starts and $\log\mathcal N(y;r,S)$ at the
     ends."""
-    if factor.ndim == 1:
-        wide, white, scales = x0 * factor, (x1 - r) / factor, factor
+    if data.diagonal:
+        wide, white, scales = data.x0 * factor, (data.x1 - r) / factor, factor
     else:
-        wide, scales = x0 @ factor, factor.diagonal()
-        white = torch.linalg.solve_triangular(factor.mT, x1 - r, upper=True, left=False)
-    start = x0 @ r / tau + 0.5 * wide.square().sum(1) / tau**2
+        wide, scales = data.x0 @ factor, factor.diagonal()
+        white = torch.linalg.solve_triangular(factor.mT, data.x1 - r, upper=True, left=False)
+    start = data.x0 @ r / data.tau + 0.5 * wide.square().sum(1) / data.tau**2
     return start, -0.5 * white.square().sum(1) - (scales * (2 * pi) ** 0.5).log().sum()
 
 
-def _aim(now: _State, tau: float, x0: Tensor, x1: Tensor, diagonal: bool) -> tuple[Tensor, Tensor]:
+def _penalty(data: _Data, S: Tensor) -> float:
+    """What the prior's ends cost: they sit around each mean, spread like all ends together."""
+    if not data.prior:
+        return 0.0
+    if data.diagonal:
+        return 0.5 * data.prior * (data.spread / S + S.log()).sum().item()
+    ratio = torch.linalg.solve(S, data.spread)
+    return 0.5 * data.prior * (ratio.diagonal(dim1=1, dim2=2).sum() + S.logdet().sum()).item()
+
+
+def _aim(data: _Data, now: _State) -> tuple[Tensor, Tensor]:
     """Where the whole step leads: every component a Gaussian bridge of its own."""
-    (m0, V0), (m1, V1) = _moments(now.p, x0, diagonal), _moments(now.q, x1, diagonal)
-    _check_spread(V1, now.q, x1)
-    S = gaussian_conditional(V0, V1, tau)
-    moved = S * m0 if diagonal else torch.einsum("kij,kj->ki", S, m0)
-    return m1 - moved / tau, S
+    m0, V0 = _moments(now.p, data.x0, data.diagonal)
+    m1, V1 = _moments(now.q, data.x1, data.diagonal)
+    own = now.q.mean(0) / (now.q.mean(0) + data.prior)
+    own = own[:, None] if data.diagonal else own[:, None, None]
+    V1 = own * V1 + (1 - own) * data.spread
+    _check_spread(V1, now.q, data.x1)
+    S = gaussian_conditional(own * V0, V1, data.tau)
+    moved = S * m0 if data.diagonal else torch.einsum("kij,kj->ki", S, m0)
+    return m1 - moved / data.tau, S
 
 
 def _moments(p: Tensor, x: Tensor, diagonal: bool) -> tuple[Tensor, Tensor]:
@@ -195,13 +220,13 @@ def _moments(p: Tensor, x: Tensor, diagonal: bool) -> tuple[Tensor, Tensor]:
     return m, torch.stack([(w[:, None] * x).mT @ x - c[:, None] * c for w, c in zip(p.mT, m)])
 
 
-def _begin(
-    x0: Tensor, x1: Tensor, tau: float, k: int, generator: torch.Generator, diagonal: bool
-) -> tuple[Tensor, Tensor]:
+def _begin(data: _Data, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The Gaussian bridge of all samples k times, each moved to one of k ends that are far apart:
     the next is drawn in proportion to the squared distance from the nearest of those before."""
-    (m0, V0), (m1, V1) = (_moments(x.new_ones(len(x), 1), x, diagonal) for x in (x0, x1))
+    x0, x1, tau, diagonal = data.x0, data.x1, data.tau, data.diagonal
+    m1, V1 = x1.mean(0), data.spread
     _check_spread(V1, x1.new_ones(len(x1), 1), x1)
+    m0, V0 = _moments(x0.new_ones(len(x0), 1), x0, diagonal)
     S = gaussian_conditional(V0, V1, tau)
     rows = [torch.randint(len(x1), (), generator=generator, device=x1.device)]
     apart = (x1 - x1[rows[0]]).square().sum(1)
@@ -222,6 +247,6 @@ def _check_spread(V: Tensor, q: Tensor, x1: Tensor) -> None:
         k = least.argmin()
         raise ValueError(
             f"the ends of a component vary in every direction, got the variance {least[k]:.3g} in "
-            f"component {k} with {q[:, k].sum():.3g} ends of dimension {x1.shape[1]}; take "
-            "fewer components, more ends or diagonal=True; leave out coordinates without variance."
+            f"component {k} with {q[:, k].sum():.3g} ends of dimension {x1.shape[1]}; take fewer "
+            "components, a prior or more ends, and leave out coordinates without variance."
         )
