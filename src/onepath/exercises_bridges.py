@@ -100,9 +100,96 @@ def sweep_in_logs(answer: Answer) -> Iterator[Test]:
         yield "and half-way the first", bool((row - a).abs().max() < 1e-9)
 
 
+def guesses_to_fields(answer: Answer) -> Iterator[Test]:
+    """ex:guesses-to-fields, chapter 19."""
+    x, y = _clouds(6, 6, 6)
+    spread = torch.diag(torch.tensor([0.5, 2.0], dtype=torch.float64))
+    for tau in (0.3, 1.7):
+        bridge = GaussianBridge(x[0], spread, y[0], spread.flip((0, 1)), tau)
+        end = lambda t, x: x + (1 - t.reshape(-1, 1)) * bridge.drift(t, x)
+        start = lambda t, x: x - t.reshape(-1, 1) * bridge.backward_drift(t, x)
+        for t in (torch.tensor(0.3).double(), torch.linspace(0.1, 0.9, 6).double()):
+            velocity, score = answer(end, start, tau, t, x)
+            at = "one time" if t.ndim == 0 else "a time for each point"
+            off = (velocity - bridge.velocity(t, x)).abs().max()
+            yield f"the velocity at temperature {tau}, {at}", bool(off < 1e-8)
+            off = (score - bridge.score(t, x)).abs().max()
+            yield f"the score at temperature {tau}, {at}", bool(off < 1e-8)
+
+
+def which_property(answer: Answer) -> Iterator[Test]:
+    """ex:which-property, chapter 19."""
+    t, tau, v0, v1 = 0.3, 0.81, 0.64, 1.96
+    number = lambda v: torch.full((1, 1), v, dtype=torch.float64)
+    own = GaussianBridge(number(0.0)[0], number(v0), number(0.0)[0], number(v1), tau).cross.item()
+
+    def filled(c: float, level: float) -> Tensor:
+        first, last = (1 - t) * v0 + t * c, (1 - t) * c + t * v1
+        own = (1 - t) * first + t * last + level * t * (1 - t)
+        rows = [[v0, first, c], [first, own, last], [c, last, v1]]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    free = torch.tensor([[v0, 0.5, 0.0], [0.5, 0.9, 0.7], [0.0, 0.7, v1]], dtype=torch.float64)
+    free[0, 2] = free[2, 0] = 0.5 * 0.7 / 0.9
+    pulled = filled(0.2, tau)
+    pulled[0, 1] = pulled[1, 0] = pulled[0, 1] + 0.05
+    for what, cov, truth in (
+        ("the bridge has both properties", filled(own, tau), (True, True)),
+        ("independent ends, filled, remember", filled(0.0, tau), (False, True)),
+        ("a Markov process may have other bridges", free, (True, False)),
+        ("a filling of another temperature", filled(0.3, 2 * tau), (False, False)),
+        ("a filling that is drawn to its start", pulled, (False, False)),
+    ):
+        found = answer(cov, t, tau)
+        yield what, tuple(bool(v) for v in found) == truth
+
+
+def gaussian_half_sweep(answer: Answer) -> Iterator[Test]:
+    """ex:gaussian-half-sweep, chapter 19."""
+    g = torch.Generator().manual_seed(8)
+    for d in (1, 2, 3):
+        root, other = (torch.randn(k, k, generator=g, dtype=torch.float64) for k in (2 * d, d))
+        joint = root @ root.mT + torch.eye(2 * d, dtype=torch.float64)
+        new = other @ other.mT + 0.4 * torch.eye(d, dtype=torch.float64)
+        found = answer(joint.clone(), new.clone())
+        near = lambda a, b: bool((a - b).abs().max() < 1e-8)
+        yield f"the last end is right in {d} dimensions", near(found[d:, d:], new)
+        yield "the matrix is symmetric", near(found, found.mT)
+        # the precision of the first end, and its mixed block, are those of the law given the last
+        old, now = torch.linalg.inv(joint), torch.linalg.inv(found)
+        yield "the law of the first end given the last is kept", near(old[:d], now[:d])
+
+
+def remade_pairs(answer: Answer) -> Iterator[Test]:
+    """ex:remade-pairs, chapter 19."""
+    g = torch.Generator().manual_seed(9)
+    x0 = torch.randn(300, 2, generator=g, dtype=torch.float64)
+    x1, tau, n = -2 * x0 + 1, 0.7, 40_000  # the start tells the end
+    t, x, target = answer(x0, x1, tau, n, g)
+    yield (
+        "n times, states and targets",
+        t.shape == (n, 1) and x.shape == (n, 2) and target.shape == (n, 2),
+    )
+    yield "times all over the unit interval", bool(t.min() < 0.01 and t.max() > 0.99)
+    start = x - t * target
+    of_heap = torch.cdist(start, x0).min(1).values.max()
+    yield "the target is the rate at which the state left its start", bool(of_heap < 1e-6)
+    noise = x - (1 - t) * start - t * (1 - 2 * start)
+    unit = noise / (tau * t * (1 - t)).sqrt()
+    yield "the state lies on a Brownian bridge", bool(abs(unit.mean()) < 0.02)
+    for low, high in ((0.02, 0.3), (0.3, 0.7), (0.7, 0.98)):
+        part = unit[((t > low) & (t < high))[:, 0]]
+        yield f"of the variance τt(1 − t) for {low} < t < {high}", bool(abs(part.std() - 1) < 0.03)
+    yield "and its noise is fresh", bool(abs((unit * start).mean()) < 0.03)
+
+
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
     "ex:steer-to-points": steer_to_points,
     "ex:read-temperature": read_temperature,
     "ex:mislabelled-plan": mislabelled_plan,
     "ex:sweep-in-logs": sweep_in_logs,
+    "ex:guesses-to-fields": guesses_to_fields,
+    "ex:which-property": which_property,
+    "ex:gaussian-half-sweep": gaussian_half_sweep,
+    "ex:remade-pairs": remade_pairs,
 }

@@ -53,3 +53,75 @@ def ways(
         for ax in axes[-1, ::2]:
             ax.set_xlabel("time $t$")
     return fig
+
+
+def pairs_on_plan(
+    grid: Float[Tensor, "g"],
+    plan: Float[Tensor, "g g"],
+    last: Float[Tensor, "g"],
+    panels: dict[str, Float[Tensor, "n 2"]],
+    wrong: tuple[str, ...] = (),
+) -> Figure:
+    """Pairs of ends on the line over the density of a plan in grey, each panel with the histogram
+    of its second ends.
+
+    Args:
+        plan: a density of (start, end); starts are rows.
+        last: the density of the ends, a black line at every histogram.
+        panels: pairs (start, end), row by row, by panel title.
+        wrong: titles of the panels that show a deliberate mistake.
+    """
+    rows, low, high = -(-len(panels) // 2), grid[0].item(), grid[-1].item()
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            rows, 4, figsize=(6.6, 2.5 * rows + 0.2), sharey=True, width_ratios=[3, 1] * 2
+        )
+        for (title, pairs), ax, side in zip(panels.items(), axes.flat[::2], axes.flat[1::2]):
+            colour = WRONG if title in wrong else COMPUTED
+            ax.pcolormesh(grid, grid, plan.T.sqrt(), cmap="Greys", rasterized=True)
+            ax.scatter(*pairs.T, s=1.5, color=colour, alpha=0.6, lw=0, rasterized=True)
+            ax.set(title=title, xlim=(low, high), ylim=(low, high))
+            bars = {"range": (low, high), "density": True, "orientation": "horizontal"}
+            side.hist(pairs[:, 1].numpy(), bins=60, color=colour, alpha=0.5, **bars)
+            side.plot(last, grid, color=EXACT, lw=1)
+            side.set_axis_off()
+        for ax in axes[:, 0]:
+            ax.set_ylabel("end $x_1$")
+        for ax in axes[-1, ::2]:
+            ax.set_xlabel("start $x_0$")
+    return fig
+
+
+def two_fittings(
+    by_pairs: tuple[list[float], list[float]], by_paths: tuple[list[float], list[float]]
+) -> Figure:
+    """Exact iterates as black lines and learned ones as dots: covariances of Markovian fitting, and
+    relative deviations of proportional fitting."""
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.6))
+        names = ("covariance of the pairs", "deviation over the right one")
+        for ax, (exact, learned), name in zip(axes, (by_pairs, by_paths), names):
+            steps = range(1, len(exact) + 1)
+            ax.plot(steps, exact, color=EXACT, lw=2, label="exact")
+            ax.plot(steps, learned, "o", color=COMPUTED, ms=4, label="learned")
+            ax.set(xlabel="step", ylabel=name, xticks=list(steps))
+        axes[0].legend()
+    return fig
+
+
+def translations(
+    rows: dict[str, Float[Tensor, "n d"]], shape: tuple[int, int], wrong: tuple[str, ...] = ()
+) -> Figure:
+    """Images in rows that share their columns, the originals on top; ink is dark, -1 is white.
+
+    Args:
+        wrong: titles of the rows that show a deliberate mistake.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(len(rows), 1, figsize=(5.2, 0.72 * len(rows)), squeeze=False)
+        for (title, x), ax in zip(rows.items(), axes[:, 0]):
+            line = x.reshape(-1, *shape).transpose(0, 1).flatten(1)
+            ax.imshow(line, cmap="Greys", vmin=-1, vmax=1)
+            ax.set_title(title, loc="left", color=WRONG if title in wrong else EXACT, pad=2)
+            ax.set_axis_off()
+    return fig
