@@ -198,6 +198,14 @@ def test_a_forbidden_end_is_avoided():
     assert log_z[0].isfinite().all() and (policies[-1][:, 2] == 0).all()
 
 
+def test_one_step_pays_for_where_it_is_and_looks_one_step_ahead():
+    """eq:linearly-solvable, against a sum by hand."""
+    log_z, policies = linearly_solvable(CHAIN, PAY, LAST, 1)
+    ahead = CHAIN * (-LAST).exp()
+    assert torch.allclose(log_z[0], ahead.sum(1).log() - PAY) and torch.equal(log_z[1], -LAST)
+    assert torch.allclose(policies[0], ahead / ahead.sum(1, keepdim=True))
+
+
 @given(d=st.integers(1, 3), n=st.integers(1, 4), k=st.integers(1, 3), each=st.booleans())
 def test_a_batch_is_a_loop(d, n, k, each):
     generator = torch.Generator().manual_seed(100 * d + 10 * n + k)
