@@ -196,6 +196,9 @@ def report(verdicts: list[Verdict], asked: argparse.Namespace, minutes: float) -
     how = "checks that failed" if asked.every_leg else "first check that failed"
     lines += [f"| {how} | mutants |", "| --- | --- |"]
     lines += [f"| {leg} | {count} |" for leg, count in caught.most_common()]
+    late = sorted(v.mutant.name for v in verdicts if v.legs == ("time",))
+    if late:
+        lines += ["", "Caught because the tests did not end in time: " + "; ".join(late) + "."]
     lines += ["", "## Survivors", "", "| where | change | reason |", "| --- | --- | --- |"]
     for v in sorted(alive, key=lambda v: v.mutant.name):
         m = v.mutant
