@@ -191,7 +191,7 @@ def forward_matching(
     Its minimiser is $b^+_t(x) = \mathbb E[(X_1-x)/(1-t)\,|\,X_t=x]$; the right side is computed,
     which stays finite at both ends.
 
-    Book: eq:bridge-drifts, eq:markovian-projection.
+    Book: eq:guess-loss, eq:markovian-projection.
     """
     x, left, gone = _bridged(tau, t, x0, x1, z)
     return (left.sqrt() * (field(t, x) - x1 + x0) + (tau * gone).sqrt() * z).square().sum(1)
@@ -207,7 +207,7 @@ def backward_matching(
 
     Its minimiser is $b^-_t(x) = \mathbb E[(x-X_0)/t\,|\,X_t=x]$.
 
-    Book: eq:bridge-drifts.
+    Book: eq:guess-loss, eq:bridge-drifts.
     """
     x, left, gone = _bridged(tau, t, x0, x1, z)
     return (gone.sqrt() * (field(t, x) - x1 + x0) - (tau * left).sqrt() * z).square().sum(1)

@@ -95,13 +95,15 @@ def pairs_on_plan(
 def two_fittings(
     by_pairs: tuple[list[float], list[float]], by_paths: tuple[list[float], list[float]]
 ) -> Figure:
-    """Exact iterates as black lines and learned ones as dots: covariances of Markovian fitting, and
-    relative deviations of proportional fitting."""
+    """Exact iterates as black lines and learned ones as dots: covariances of Markovian fitting from
+    step 0 on, and relative deviations of proportional fitting from step 1 on."""
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.6))
         names = ("covariance of the pairs", "deviation over the right one")
-        for ax, (exact, learned), name in zip(axes, (by_pairs, by_paths), names):
-            steps = range(1, len(exact) + 1)
+        for first, (ax, (exact, learned), name) in enumerate(
+            zip(axes, (by_pairs, by_paths), names)
+        ):
+            steps = range(first, first + len(exact))
             ax.plot(steps, exact, color=EXACT, lw=2, label="exact")
             ax.plot(steps, learned, "o", color=COMPUTED, ms=4, label="learned")
             ax.set(xlabel="step", ylabel=name, xticks=list(steps))
