@@ -55,7 +55,7 @@ def test_one_component_is_the_gaussian_bridge_of_the_moments_after_one_step(tau,
 def test_where_the_steps_end_the_gradient_of_the_loss_vanishes(diagonal, tau, generator):
     x0, x1 = two_samples()
     fit = light_fit(x0, x1, tau, 2, generator, diagonal, tolerance=1e-13, most=5000)
-    assert (fit.losses.diff() <= 0).all() and fit.uneven < 1e-5
+    assert (fit.losses.diff() <= 1e-11).all() and fit.uneven < 1e-5
     phi = fit.potential
     leaves = [v.clone().requires_grad_() for v in (phi.log_weights, phi.means, phi.covs)]
 
@@ -94,7 +94,7 @@ def test_a_prior_keeps_a_component_from_shrinking_onto_one_end(diagonal, generat
     with pytest.raises(ValueError, match="with 1 ends"):
         light_fit(x0, x1, 0.5, 2, generator, diagonal)
     fit = light_fit(x0, x1, 0.5, 2, generator, diagonal, prior=1.0)
-    assert (fit.losses.diff() <= 0).all() and fit.potential.covs.min() > -0.1
+    assert (fit.losses.diff() <= 1e-11).all() and fit.potential.covs.min() > -0.1
     covs = fit.potential.covs
     assert (covs if diagonal else torch.linalg.eigvalsh(covs)).min() > 1e-3
 

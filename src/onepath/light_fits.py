@@ -29,7 +29,7 @@ class LightFit:
 
     Args:
         losses: `light_loss` of the samples before the first step and after each, up to a constant,
-            with the cost of a prior if there is one; they never rise.
+            with the cost of a prior if there is one; they never rise, but for rounding.
         uneven: sum over the components of how far its share of the starts is from that of the ends.
     """
 
@@ -72,7 +72,7 @@ def light_fit(
         diagonal: whether each S is diagonal.
         prior: how many ends are added to each component, around its mean and spread like all ends
             together. Without any the loss has no floor, for a component may shrink onto one end.
-        tolerance: the fall of the loss in a whole step, in nats, at which the steps end. Of n ends, p
+        tolerance: the fall of the loss in a whole step, in nats, at which steps end. Of n ends, p
             parameters leave the loss uncertain by p/2n in any case.
 
     Raises ValueError for samples that are not finite or not of one dimension, for a tau that is not
@@ -91,17 +91,20 @@ def light_fit(
             f"most are positive, got {components}, {prior}, {tolerance} and {most}."
         )
     data = _Data(x0.double(), x1.double(), float(tau), diagonal, prior / len(x1))
-    now, step = _State.at(data, *_begin(data, components, generator), None), 1.0
-    losses = [now.loss]
+    now, step = _State.at(data, *_begin(data, components, generator)), 1.0
+    losses, rounding = [now.loss], 1e-13 * max(1.0, abs(now.loss))
     while len(losses) <= most:
         r, S = _aim(data, now)
         while True:
-            new = _State.at(data, now.r + step * (r - now.r), now.S + step * (S - now.S), now)
-            if new is not None and new.loss <= now.loss:
+            new = _State.at(data, now.r + step * (r - now.r), now.S + step * (S - now.S), now, step)
+            if new is not None and new.loss - now.loss <= rounding and _alive(now, new):
                 break
             step = 1.0 if step > 1 else step / 2
             if step < 1e-9:
-                raise ValueError(f"a step must lower the loss, got none from {now.loss:.9g}.")
+                raise ValueError(
+                    f"a step must lower the loss and leave every component its ends, got none from "
+                    f"{now.loss:.9g}; take fewer components, more ends or a higher temperature."
+                )
         losses.append(new.loss)
         if now.loss - new.loss <= tolerance * min(step, 1.0):
             uneven = (new.p.mean(0) - new.q.mean(0)).abs().sum().item()
@@ -161,7 +164,9 @@ class _State:
     q: Tensor
 
     @classmethod
-    def at(cls, data: _Data, r: Tensor, S: Tensor, last: "_State | None") -> "_State | None":
+    def at(
+        cls, data: _Data, r: Tensor, S: Tensor, last: "_State | None" = None, step: float = 1.0
+    ) -> "_State | None":
         """The state at r and S, with weights from the last one; None unless S is positive."""
         factor, wrong = (S.sqrt(), S <= 0) if data.diagonal else torch.linalg.cholesky_ex(S)
         if wrong.any():
@@ -170,11 +175,18 @@ class _State:
         tilt, ends = (torch.stack(column, 1) for column in zip(*parts))
         before = 0.0 if last is None else last.total[:, None]
         seen = (tilt - before).logsumexp(0) - log(len(tilt))
-        l = (0.0 if last is None else last.q.mean(0).log()) - seen  # noqa: E741
+        l = -seen  # noqa: E741
+        if last is not None:  # from its share of the starts towards its share of the ends
+            l = l + last.p.mean(0).log().lerp(last.q.mean(0).log(), min(step, 1.0))  # noqa: E741
         p, q = l + tilt, l + ends
         total = p.logsumexp(1)
         loss = (total.mean() - q.logsumexp(1).mean()).item() + _penalty(data, S)
         return cls(l, r, S, loss, total, p.softmax(1), q.softmax(1))
+
+
+def _alive(now: _State, new: _State) -> bool:
+    """Whether every component keeps half of its ends; a long step may take all of them."""
+    return bool((new.q.sum(0) >= 0.5 * now.q.sum(0)).all())
 
 
 def _logs(data: _Data, r: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
