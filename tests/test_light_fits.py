@@ -64,7 +64,7 @@ def test_where_the_steps_end_the_gradient_of_the_loss_vanishes(diagonal, tau, ge
         grads = torch.autograd.grad(light_loss(moved, x0, x1), leaves)
         return torch.cat([g.flatten() for g in grads])
 
-    assert slopes(1.0).abs().max() < 1e-4
+    assert slopes(1.0).abs().max() < 1e-3
     assert slopes(1.1).abs().max() > 1e-2
 
 
