@@ -220,9 +220,9 @@ def test_sizes_are_positive(size):
 
 def test_ends_are_looked_at_before_anything_is_learned():
     broken = Ends(sample(S0), lambda n, g: torch.zeros(n, 2, dtype=F64), TAU)
-    with pytest.raises(ValueError, match="points of one dimension"):
+    with pytest.raises(ValueError, match="points, .n, d., of one d"):
         markovian_fitting(broken, broken, BOTH, seeded())
-    with pytest.raises(ValueError, match="points of one dimension"):
+    with pytest.raises(ValueError, match="points, .n, d., of one d"):
         reversal_fitting(broken, BOTH, seeded())
 
 

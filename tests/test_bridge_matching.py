@@ -287,16 +287,30 @@ def test_a_temperature_is_positive_and_finite(tau):
 
 def test_ends_that_do_not_fit_are_refused():
     some, none = heap(normal(5, 2)), lambda n, g: normal(0, 2)
+    with pytest.raises(ValueError, match=r"n = 3 points.* got \(0, 2\)"):
+        Ends(none, none, TAU)(3, seeded())
     with pytest.raises(ValueError, match="no rows of first"):
-        Ends(none, some, TAU)(3, seeded())
-    with pytest.raises(ValueError, match=r"got \(3, 2\) torch.float64 and \(3, 1\)"):
-        Ends(some, heap(normal(5, 1)), TAU)(3, seeded())
-    with pytest.raises(ValueError, match=r"got \(3, 2\) torch.float64 and \(4, 2\)"):
-        Ends(some, lambda n, g: normal(n + 1, 2), TAU)(3, seeded())
+        Ends(none, none, TAU)(0, seeded())
+    for shape in ((3, 1), (4, 2), (3,)):
+        other = lambda n, g, shape=shape: normal(*shape)
+        for ends in (Ends(some, other, TAU), Ends(other, some, TAU)):
+            with pytest.raises(ValueError, match="n = 3 points, .n, d., of one d"):
+                ends(3, seeded())
+    for shape in ((4, 2), (3,)):
+        alike = lambda n, g, shape=shape: normal(*shape)
+        with pytest.raises(ValueError, match="n = 3 points, .n, d., of one d"):
+            Ends(alike, alike, TAU)(3, seeded())
+    with pytest.raises(ValueError, match="torch.float32 on cpu"):
+        Ends(some, lambda n, g: normal(n, 2).float(), TAU)(3, seeded())
     with pytest.raises(ValueError, match="nan or inf in 3 of 3 rows of last"):
         Ends(some, lambda n, g: normal(n, 2) / 0, TAU)(3, seeded())
     with pytest.raises(ValueError, match="no rows of heap"):
         heap(normal(0, 2))
+    with pytest.raises((ValueError, TypeError), match=r"a point to a row, got \(5,\)|'points'"):
+        heap(normal(5))
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"got size = {size}"):
+            coupled(the_ends(), independent, size)
 
 
 def test_pairs_that_do_not_fit_are_refused_by_the_losses():

@@ -168,6 +168,14 @@ def test_the_loss_of_samples_is_a_difference_of_two_means():
             lambda p: LightPotential(p.log_weights[:2], p.means, p.covs, 1.0),
             "log-weight|log_weights",
         ),
+        (
+            lambda p: LightPotential(p.log_weights - torch.inf, p.means, p.covs, 1.0),
+            "not for all",
+        ),
+        (
+            lambda p: LightPotential(p.log_weights, p.means, p.covs.tril(), 1.0),
+            "symmetric, got entries",
+        ),
         (lambda p: LightPotential(p.log_weights, p.means, -p.covs, 1.0), "positive definite"),
         (lambda p: LightPotential(p.log_weights, p.means, 0 * p.covs, 1.0), "positive definite"),
         (

@@ -80,6 +80,20 @@ def test_it_is_better_than_the_plan_that_made_the_samples_and_near_it(generator)
     assert (fit.potential.origin(v, x) - truth.origin(v, x)).square().mean() < 0.01
 
 
+@pytest.mark.parametrize("tau", [0.02, 0.1])
+def test_a_cold_plan_leads_a_quarter_of_the_starts_to_each_island(tau, generator):
+    """A whole step from the beginning would take all ends from some component here."""
+    centres = 2 * torch.tensor([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=F64)
+    x0, x1 = random(400, 2), centres.repeat(100, 1) + 0.2 * random(400, 2, seed=1)
+    fit = light_fit(x0, x1, tau, 4, generator, tolerance=1e-5)
+    whole, to_island = torch.tensor(tau, dtype=F64), torch.cdist(x0, centres).argmin(1)
+    ends = fit.potential.draw(whole, x0, generator)
+    reached = torch.cdist(ends, centres)
+    assert (reached.min(1).values < 1).all()
+    assert (reached.argmin(1).bincount(minlength=4) - 100).abs().max() < 30
+    assert (reached.argmin(1) == to_island).double().mean() > 0.85
+
+
 def test_the_reported_losses_are_those_of_the_potentials_up_to_a_constant(generator):
     x0, x1 = two_samples(3)
     one, more = (light_fit(x0, x1, 0.5, k, generator) for k in (1, 3))
@@ -142,6 +156,7 @@ def test_pairs_do_not_matter_and_sizes_may_differ(generator):
         ({"x1": torch.full((20, 2), torch.inf, dtype=F64)}, "finite"),
         ({"components": 0}, "components"),
         ({"components": 21}, "components"),
+        ({"x1": random(3, 2).repeat(7, 1), "components": 4}, "got 4 of them and 3 different"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"prior": -1.0}, "prior"),
         ({"x1": torch.ones(20, 2, dtype=F64)}, "vary in every direction"),

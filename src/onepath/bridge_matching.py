@@ -45,17 +45,24 @@ class Ends:
         check_temperature(self.tau)
 
     def __call__(self, n: int, generator: torch.Generator) -> tuple[Points, Points]:
-        x0, x1 = self.first(n, generator), self.last(n, generator)
-        check_draws(first=x0)
-        check_draws(last=x1)
-        if x0.shape != x1.shape or x0.dtype != x1.dtype:
-            got = " and ".join(f"{tuple(x.shape)} {x.dtype}" for x in (x0, x1))
-            raise ValueError(f"both ends give n points of one dimension and dtype, got {got}.")
+        x0, x1 = both = self.first(n, generator), self.last(n, generator)
+        alike = x0.shape == x1.shape and x0.dtype == x1.dtype and x0.device == x1.device
+        if not alike or x0.ndim != 2 or len(x0) != n:
+            got = " and ".join(f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in both)
+            raise ValueError(
+                f"both ends give n = {n} points, (n, d), of one d, dtype and device, got {got}."
+            )
+        check_draws(first=x0, last=x1)
         return x0, x1
 
 
 def heap(points: Points) -> Sampler:
-    """Rows of a heap of samples, drawn with replacement. Raises ValueError for an empty heap."""
+    """Rows of a heap of samples, drawn with replacement.
+
+    Raises ValueError for an empty heap, and unless points are finite and have the shape (n, d).
+    """
+    if points.ndim != 2:
+        raise ValueError(f"a heap is (n, d), a point to a row, got {tuple(points.shape)}.")
     check_draws(heap=points)
 
     def draw(n: int, generator: torch.Generator) -> Points:
@@ -108,8 +115,12 @@ def backward(backward_drift: Field, tau: float) -> Dynamics:
 def coupled(ends: Ends, coupling: Coupling, size: int) -> Draw:
     """Pairs from plans between `size` and `size` samples; as many plans as a draw needs.
 
+    Raises ValueError for a size below one.
+
     Book: eq:minibatch-plan.
     """
+    if size < 1:
+        raise ValueError(f"a plan has one pair or more, got size = {size}.")
 
     def draw(n: int, generator: torch.Generator) -> tuple[Points, Points]:
         x0, x1 = pool(ends, coupling, size, ceil(n / size), generator)
@@ -219,7 +230,9 @@ def rate_matching(field: Field, t: Time, x: Points, change: Points, h: Time) -> 
     With $x = X_t$ at the time t its minimiser is the forward drift over the step; with
     $x = X_{t+h}$ at the time t + h it is the backward drift, and that is a learned reversal.
 
-    Source: De Bortoli et al. (2021), Diffusion Schrödinger bridge. Book: eq:learned-reversal.
+    Source: Vargas et al. (2021), Solving Schrödinger bridges via maximum likelihood; De Bortoli
+    et al. (2021), Diffusion Schrödinger bridge, with another target for the same drift.
+    Book: eq:learned-reversal.
     """
     check_draws(states=x, changes=change)
     root = per_point(h).sqrt()

@@ -33,7 +33,7 @@ class LightPotential:
 
     $S_k$ is the covariance of the end given the start and the component. Where $S_k<\tau I$ for all
     k it is the `Potential` with $C_k^{-1}=S_k^{-1}-I/\tau$; where not, it grows without bound, as
-    it does whenever a plan expands.
+    it does whenever a plan spreads more than its noise.
 
     Args:
         log_weights: $\ell$; a constant added to all of them changes nothing but the scale.
@@ -55,16 +55,20 @@ class LightPotential:
     def __post_init__(self) -> None:
         check_temperature(self.tau)
         (k, d), shape = self.means.shape, self.covs.shape
-        if self.log_weights.shape != (k,) or not (self.log_weights < inf).all():
+        l = self.log_weights  # noqa: E741
+        if l.shape != (k,) or not (l < inf).all() or not (l > -inf).any():
             raise ValueError(
-                f"there is a finite log-weight (or -inf) for each of {k} means, "
-                f"got {self.log_weights}."
+                f"there is a finite log-weight (or -inf, but not for all) for each of {k} means, "
+                f"got {l}."
             )
         if shape not in ((k, d), (k, d, d)) or not self._spectrum[0].min() > 0:
             raise ValueError(
                 f"covariances are positive definite, ({k}, {d}, {d}), or positive diagonals, "
                 f"({k}, {d}), got {tuple(shape)}."
             )
+        if len(shape) == 3 and not self.covs.allclose(self.covs.mT, rtol=1e-4):
+            off = (self.covs - self.covs.mT).abs().max().item()
+            raise ValueError(f"covariances are symmetric, got entries {off:.3g} apart.")
 
     @cached_property
     def potential(self) -> Potential:

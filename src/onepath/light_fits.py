@@ -64,7 +64,8 @@ def light_fit(
     the Schrödinger bridge between two Gaussians with these moments, and then rescales the weights
     as proportional fitting does. Where a step leads nowhere the gradient of the loss vanishes. One
     component is done in one step. Steps grow while the loss falls and shrink when it does not, so
-    it never rises; as with all mixtures, the minimum may be a local one. In float64.
+    it never rises; as with all mixtures, the minimum may be a local one. Where components overlap,
+    and more so where it is cold and $S_kV^0_k\gg\tau^2$, steps are short and many. In float64.
 
     Args:
         components: Gaussians of the plan. They begin alike, as the bridge between two Gaussians
@@ -76,8 +77,8 @@ def light_fit(
             parameters leave the loss uncertain by p/2n in any case.
 
     Raises ValueError for samples that are not finite or not of one dimension, for a tau that is not
-    positive, where the ends of a component leave a direction without variance, and where `most`
-    steps do not suffice.
+    positive, for more components than different ends, where the ends of a component leave a
+    direction without variance, and where `most` steps do not suffice.
 
     Source: here; the loss is that of Korotin, Gushchin and Burnaev (2024), Light Schrödinger
     bridge. Book: eq:light-loss, eq:light-step.
@@ -243,6 +244,11 @@ def _begin(data: _Data, k: int, generator: torch.Generator) -> tuple[Tensor, Ten
     rows = [torch.randint(len(x1), (), generator=generator, device=x1.device)]
     apart = (x1 - x1[rows[0]]).square().sum(1)
     for _ in range(k - 1):
+        if not apart.max() > 0:
+            raise ValueError(
+                f"components begin at different ends, got {k} of them and {len(rows)} different "
+                "ends; take fewer components."
+            )
         rows.append(torch.multinomial(apart, 1, generator=generator)[0])
         apart = torch.minimum(apart, (x1 - x1[rows[-1]]).square().sum(1))
     ends = x1[torch.stack(rows)] - m1
