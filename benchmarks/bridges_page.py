@@ -41,10 +41,11 @@ draws an end and a point of the Brownian bridge to it, which a potential in clos
 {average}
 
 Published: [SF]2M (Tong et al. 2024). The aims are to be below, and within twice the floor ("over
-floor", Euler and exact steps). Not below: {above}. Not within twice the floor: {far}. Points of
-training leave an error of their own: the ends alone cost, in expectation, as much at t = 1 as the
-floor of as many draws, and it adds to that. So a bridge that has seen as many points as are drawn
-ends at twice the floor or above; with ten times as many the aim says something about the method.
+floor", Euler and exact steps). Not below: {above}.
+Not within twice the floor: {far}.
+Points of training leave an error of their own: the ends alone cost, in expectation, as much at
+t = 1 as the floor of as many draws, and it adds to that. So a bridge that has seen as many points
+as are drawn ends at twice the floor or above; with ten times as many the aim says something.
 
 The covariance of start and end, averaged over the coordinates, with 200 000 draws after a fit to
 10 000 points, over the exact 0.618034, less one (the aim is one per cent):
@@ -55,8 +56,8 @@ The covariance of start and end, averaged over the coordinates, with 200 000 dra
 Temperature 1. The true potential has five components drawn from one fixed seed: offsets r of
 length 3 in random directions, and conditional covariances S with the eigenvalues 0.2 to 0.8, evenly
 spaced, along random axes; equal log-weights (`true_potential`, chosen once and not tuned). Starts:
-standard normal, or three islands of deviation 0.5 (`starts_of`). {samples} starts and as many ends, which
-belong to other starts; six components with full covariances, no prior. The error is
+standard normal, or three islands of deviation 0.5 (`starts_of`). {samples} starts and as many ends,
+which belong to other starts; six components with full covariances, no prior. The error is
 100 · E BW²(fitted, true) / (Var(p1)/2), with the Gaussians that have mean and covariance of the
 two conditional laws, both exact, over 200 new starts, ± the standard error over these. "Blind" is
 the same error for the independent plan. KL is that of the true plan from the fitted one, from
@@ -66,7 +67,7 @@ the same error for the independent plan. KL is that of the true plan from the fi
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {plans}
 
-Published: LightSB (Korotin et al. 2024) at the same temperature and dimensions on other pairs, those
+Published: LightSB (Korotin et al. 2024) at the same temperature and dimensions on the pairs
 of a public benchmark; so "below" says that an error is small, and is no comparison of methods.
 
 ## Iterative Markovian fitting on the line
