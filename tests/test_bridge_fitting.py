@@ -97,6 +97,29 @@ def test_one_drift_is_new_at_each_step_the_backward_one_first():
     assert third.backward_drift is second.backward_drift and third.drift is not second.drift
 
 
+def test_each_drift_learns_from_the_pairs_that_the_other_makes():
+    """Learners that push by a constant whatever they see: pairs tell who made them, for of no push
+    at all the loss is (E|x1 - x0|^2 + tau)/2, and pairs made by the push c are c + a walk apart."""
+    seen = []
+
+    def pusher(c):
+        def learn(loss):
+            seen.append(loss(lambda t, x: 0 * x, seeded(6)))
+            return lambda t, x: 0 * x + c
+
+        return learn
+
+    sizes = {"keep": 30_000, "batch": 5000}
+    fitting = markovian_fitting(ENDS, ENDS, (pusher(4.0), pusher(-2.0)), seeded(7), **sizes)
+    list(islice(fitting, 4))
+    _, _, behind, ahead, again = seen
+    for loss, own, other in ((behind, 4.0, -2.0), (ahead, -2.0, 4.0), (again, 4.0, -2.0)):
+        expect(mean("eq:markovian-fitting", loss, own**2 / 2 + TAU, z=5.0))
+        refute(
+            mean("eq:markovian-fitting", loss, other**2 / 2 + TAU, z=5.0), "wrong object: its own"
+        )
+
+
 def test_pairs_of_the_bridge_stay_as_they_are():
     start = lambda n, g: LINE.ends(n, g)
     first = next(markovian_fitting(ENDS, start, BOTH, seeded(2), **SIZES))
