@@ -43,7 +43,7 @@ PLANS = [(2, "normal"), (2, "mixture"), (16, "normal"), (16, "mixture")] + [
     (64, "normal"),
     (128, "normal"),
 ]
-PLANE_PARTS, PRIOR, SHARE, PLANE_SEEDS = 16, 0.1, 0.05, 1
+PLANE_PARTS, SHARE, PLANE_SEEDS = 16, 0.05, 1
 MANY, MANY_SEEDS = 100_000, 3
 
 
@@ -211,7 +211,7 @@ def plane(task: str, seed: int) -> dict[str, float]:
     tau += SHARE * (x0.var(0).sum() + x1.var(0).sum()).item()
     begin = time.process_time()
     try:
-        fit = light_fit(x0, x1, tau, PLANE_PARTS, generator, prior=PRIOR, tolerance=1e-3)
+        fit = light_fit(x0, x1, tau, PLANE_PARTS, generator, tolerance=1e-3)
     except ValueError as error:
         return {"tau": tau, "failed": str(error)}
     trained = time.process_time() - begin
@@ -304,7 +304,7 @@ def main() -> None:
 def page() -> None:
     from bridges_page import text
 
-    PAGE.write_text(text(stored(), SHARE, PLANE_PARTS, PRIOR, SAMPLES))
+    PAGE.write_text(text(stored(), SHARE, PLANE_PARTS, SAMPLES))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ The bridge's own: {bridge:.6f}.
 Laws, training points, starts and test points are those of `plane_tables.md`: 10 000 training
 points of each end, 10 000 ends against 10 000 test points, exact W2, floor on the same test points.
 The temperature is {share:.0%} of the mean squared distance between a start and an end, the
-potential has {parts} components and a prior of {prior} ends; one rule for all rows. Path energy is
+potential has {parts} components and no prior; one rule for all rows. Path energy is
 |E − W2²| / W2², with E the mean of |v|² at ten times under the law of the bridge itself (1000
 states each), v half the sum of both drifts, and W2² as in `plane_tables.md`. The published rows are
 networks; the energy of a bridge at this temperature need not be W2², and where it is not, a fit may
@@ -99,7 +99,7 @@ be right and miss the aim.
 """
 
 
-def text(known: dict, share: float, parts: int, prior: float, samples: int) -> str:
+def text(known: dict, share: float, parts: int, samples: int) -> str:
     plane, missing = plane_rows(known.get("plane", {}))
     line = known["iterates"]["line"]
     return TEXT.format(
@@ -116,7 +116,6 @@ def text(known: dict, share: float, parts: int, prior: float, samples: int) -> s
         missing=missing,
         share=share,
         parts=parts,
-        prior=prior,
     )
 
 

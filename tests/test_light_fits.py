@@ -162,7 +162,7 @@ def test_pairs_do_not_matter_and_sizes_may_differ(generator):
         ({"x1": torch.ones(20, 2, dtype=F64)}, "vary in every direction"),
         ({"x1": random(20, 1).repeat(1, 2)}, "vary in every direction"),
         ({"x1": random(20, 2), "components": 18}, "vary in every direction"),
-        ({"most": 1, "components": 3, "tolerance": 1e-12}, "raise tolerance or most"),
+        ({"most": 1, "components": 3, "tolerance": 1e-12}, "raise tolerance, most"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_so(change, said, generator):

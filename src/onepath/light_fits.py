@@ -113,8 +113,9 @@ def light_fit(
             return LightFit(phi, data.x0, data.x0.new_tensor(losses), uneven)
         now, step = new, RELAX * step
     raise ValueError(
-        f"the loss must come to fall by at most {tolerance:g} in a step, got "
-        f"{losses[-2] - losses[-1]:.3g} after {most} of them; raise tolerance or most."
+        f"the loss must come to fall by at most {tolerance:g} in a whole step, got "
+        f"{losses[-2] - losses[-1]:.3g} in {step / RELAX:.3g} steps after {most} of them; raise "
+        "tolerance, most or the temperature, or leave out the prior."
     )
 
 
