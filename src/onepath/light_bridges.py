@@ -141,12 +141,8 @@ class LightPotential:
         return x[:, None].expand(-1, *self.means.shape) if Q is None else (x @ Q).transpose(0, 1)
 
     def _back(self, p: Float[Tensor, "n k"], z: Float[Tensor, "n k d"]) -> Points:
-        Q = self._spectrum[1]
-        return (
-            torch.einsum("nk,nkd->nd", p, z)
-            if Q is None
-            else torch.einsum("nk,kid,nkd->ni", p, Q, z)
-        )
+        Q, z = self._spectrum[1], p[..., None] * z
+        return z.sum(1) if Q is None else torch.einsum("kid,nkd->ni", Q, z)
 
     def _parts(self, v: Time, x: Points) -> tuple[Tensor, Tensor, Tensor]:
         check_points(x, self.means)
