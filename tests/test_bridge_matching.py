@@ -210,8 +210,9 @@ def test_an_entropic_plan_uses_each_start_once():
 
 @pytest.mark.parametrize("n", [3, 8, 20])
 def test_a_draw_of_coupled_pairs_has_the_size_that_was_asked_for(n):
-    x0, x1 = coupled(the_ends(), independent, 8)(n, seeded())
-    assert x0.shape == x1.shape == (n, 2)
+    x0, x1 = coupled(the_ends(), lambda x0, x1, generator: (x0, 3 * x0), 8)(n, seeded())
+    assert x0.shape == (n, 2) and torch.equal(x1, 3 * x0)  # shuffled together
+    assert len(x0.unique(dim=0)) == n  # no pair twice
 
 
 def test_stored_pairs_are_made_once_and_stay_together():
