@@ -26,7 +26,7 @@ from onepath.interpolants import linear
 from onepath.samplers import adams, ancestral, churned, corrected, ddim, midpoint, multistep
 from onepath.solvers import integrate, times
 
-TURNS, STEPS = 15, 64
+TURNS, STEPS = 45, 64
 RUNS = {256: 3, 4096: 1}  # of one way in one turn, by batch
 RESULTS = Path(__file__).with_suffix(".json")
 
