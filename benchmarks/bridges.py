@@ -43,8 +43,8 @@ PLANS = [(2, "normal"), (2, "mixture"), (16, "normal"), (16, "mixture")] + [
     (64, "normal"),
     (128, "normal"),
 ]
-PLANE_PARTS, SHARE, PLANE_SEEDS = 32, 0.02, 3
-MANY, MANY_SEEDS = 100_000, 3
+PLANE_PARTS, SHARE, PLANE_SEEDS = 32, 0.02, 11  # seed 0 is not in the means
+MANY, MANY_SEEDS = 100_000, 5
 
 
 def scalar(value: float) -> Tensor:
@@ -94,8 +94,6 @@ def gaussian(d: int, seed: int, points: int = TRAINING) -> dict[str, float]:
     ):
         all_kl = [kl_at(exact, t, x) for t, x in zip(grid, states)]
         found |= {f"{way}, end": all_kl[-1], f"{way}, mean": mean(all_kl)}
-    if points != TRAINING:
-        return found
     products = []
     for _ in range(10):  # 200 000 draws
         starts = normal(20_000, -0.1)
