@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from . import (
     exercises_bridges,
     exercises_control,
+    exercises_couplings,
     exercises_learning,
     exercises_matching,
     exercises_motion,
@@ -86,6 +87,7 @@ TESTS = (
     | exercises_motion.TESTS
     | exercises_learning.TESTS
     | exercises_matching.TESTS
+    | exercises_couplings.TESTS
     | exercises_sampling.TESTS
     | exercises_control.TESTS
     | exercises_bridges.TESTS
