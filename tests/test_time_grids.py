@@ -12,7 +12,14 @@ from onepath.interpolants import bridge, cosine, edm, half_log_snr, linear, vari
 from onepath.oracles import MixturePath
 from onepath.samplers import ddim
 from onepath.solvers import euler, heun, times
-from onepath.time_grids import karras, optimised, time_at, uniform_in_log_snr
+from onepath.time_grids import (
+    end_to_end,
+    karras,
+    optimised,
+    time_at,
+    uniform_in_log_snr,
+    whole_run,
+)
 from onepath.verify import expect, refute, worst
 
 SCHEDULES = NOISING | {"cosine": cosine(), "EDM": edm(0.0)}
@@ -52,6 +59,52 @@ def test_edms_grid_is_uniform_on_its_own_path():
     ve = variance_exploding()
     expect(worst("eq:grid", uniform_in_log_snr(ve, 10, 0.0, 1.0) - times(10)))
     refute(worst("eq:grid", karras(ve, 10, 0.0, 1.0) - times(10)), "clock: of another schedule")
+
+
+@every
+def test_a_run_from_end_to_end_is_even_in_lambda_but_for_one_step_at_either_end(name):
+    path = SCHEDULES[name]
+    first, last = half_log_snr(path, times(1)).clamp(-5, 7).tolist()
+    low, high = 0.7 * first + 0.3 * last, 0.2 * first + 0.8 * last
+    grid = end_to_end(path, 9, low, high)
+    inside = half_log_snr(path, grid[1:-1])
+    assert len(grid) == 10 and grid[0] == 0 and grid[-1] == 1 and grid.dtype == F64
+    even = torch.tensor([low + k * (high - low) / 7 for k in range(8)], dtype=F64)
+    expect(worst("eq:grid", inside - even))
+    refute(worst("eq:grid", grid[1:-1] - time_at(path, even + 0.01)), "clock: another λ")
+
+
+def test_by_default_the_ends_are_met_where_the_linear_path_meets_them():
+    grid = end_to_end(linear, 6)
+    near = torch.cat([times(1)[:1], uniform_in_log_snr(linear, 4, 0.1, 0.99), times(1)[1:]])
+    expect(worst("eq:grid", grid - near, 1e-3))
+    same = half_log_snr(cosine(), end_to_end(cosine(), 6)[1:-1])
+    expect(worst("eq:grid", half_log_snr(linear, grid[1:-1]) - same))
+    refute(worst("eq:grid", end_to_end(cosine(), 6)[1:-1] - grid[1:-1]), "clock: t for λ")
+
+
+def test_a_grid_from_end_to_end_needs_its_ends_and_a_middle():
+    for n, low, high in [(2, -2.2, 4.6), (5, 1.0, 0.5), (5, -math.inf, 1.0), (5, 0.0, math.inf)]:
+        with pytest.raises(ValueError, match="n >= 3 steps, and its inner half log-SNRs"):
+            end_to_end(linear, n, low, high)
+    with pytest.raises(ValueError, match="got n = 5 and -2.2 to 9 inside"):
+        end_to_end(edm(), 5, -2.2, 9.0)
+    with pytest.raises(ValueError, match="conversions between fields need"):
+        end_to_end(bridge(0.5), 5)
+
+
+def test_a_grid_that_does_not_reach_both_ends_is_no_whole_run():
+    assert whole_run(times(4)) is not None and whole_run(karras(edm(), 5, 0.0, 1.0))[-1] == 1
+    late, early, part = times(10, 0.1, 1.0), times(10, 0.0, 0.9), times(10, 0.2, 0.8)
+    for grid, ends in [(late, "0.1 to 1"), (early, "0 to 0.9"), (part, "0.2 to 0.8")]:
+        with pytest.raises(ValueError, match=f"starts at 0 and ends at 1, got {ends}; add a step"):
+            whole_run(grid)
+    for grid, ends in [(times(4)[:1], "0 to 0"), (times(4)[:0], "no times")]:
+        with pytest.raises(ValueError, match=f"starts at 0 and ends at 1, got {ends}"):
+            whole_run(grid)
+    for turned in ([0.0, 0.6, 0.4, 1.0], [0.0, 0.5, 0.5, 1.0]):
+        with pytest.raises(ValueError, match="the times of a run increase"):
+            whole_run(torch.tensor(turned, dtype=F64))
 
 
 @pytest.mark.parametrize("method, power", [(euler, 1), (heun, 2)])

@@ -3,8 +3,9 @@ r"""Grids of times for samplers: the same number of steps, put elsewhere.
 A sampler sees a schedule through $\lambda_t = \log(\alpha_t/\sigma_t)$ only, so where its steps
 lie on the axis of $\lambda$ decides its error, and steps that are equal in one clock are unequal in
 another. A grid is a tensor of increasing times, float64 on the CPU, like `solvers.times`, which is
-the one that is uniform in t. All of them stop where they are told; where $\lambda$ is infinite at
-an end, no rule in $\lambda$ reaches it, and the caller says how that end is met.
+the one that is uniform in t. They stop where they are told; where $\lambda$ is infinite at an end,
+no rule in $\lambda$ reaches it, and `end_to_end` says how that end is met. Samplers take any grid,
+since a part of a run is a fair thing to ask for; `whole_run` refuses one that is not a whole run.
 """
 
 import torch
@@ -63,6 +64,45 @@ def uniform_in_log_snr(path: Path, n: int, start: float, stop: float) -> Grid:
     """
     first, last = _ends(path, n, start, stop)
     return _grid(path, first + (last - first) * _shares(n), start, stop)
+
+
+def end_to_end(path: Path, n: int, low: float = -2.2, high: float = 4.6) -> Grid:
+    r"""n steps from t = 0 to t = 1: n - 2 equal ones in $\lambda$, and one at either end.
+
+    The first step goes from t = 0 to $\lambda$ = `low`, the last from `high` to the data, so that
+    both ends may have an infinite $\lambda$. The defaults are t = 0.1 and t = 0.99 of the linear
+    path, for data whose size is about that of the base; every path has the same $\lambda$.
+
+    Raises ValueError unless n >= 3 and `low` < `high` lie inside the half log-SNRs of the schedule.
+
+    Source: here.
+    """
+    schedule = gaussian_path(path)
+    first, last = half_log_snr(schedule, torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+    if n < 3 or not first < low < high < last:
+        raise ValueError(
+            "a run from end to end has n >= 3 steps, and its inner half log-SNRs lie between those "
+            f"of its ends, got n = {n} and {low:g} to {high:g} inside {first:g} to {last:g}."
+        )
+    inner = time_at(schedule, low + (high - low) * _shares(n - 2))
+    return whole_run(torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)]))
+
+
+def whole_run(times: Grid) -> Grid:
+    """The grid as it came, if it is that of a whole run: increasing times from 0 to 1.
+
+    For comparisons and for samples to keep: a run that starts or stops inside is a run of other
+    laws, and nothing in its numbers shows it. Raises ValueError otherwise.
+    """
+    if len(times) < 2 or times[0] != 0 or times[-1] != 1:
+        ends = f"{times[0].item():g} to {times[-1].item():g}" if len(times) else "no times"
+        raise ValueError(
+            f"the grid of a whole run starts at 0 and ends at 1, got {ends}; add a step at that "
+            "end, or call `integrate` on the part that is meant."
+        )
+    if not (times.diff() > 0).all():
+        raise ValueError(f"the times of a run increase, got {times.tolist()}.")
+    return times
 
 
 def karras(path: Path, n: int, start: float, stop: float, rho: float = 7.0) -> Grid:
