@@ -143,3 +143,27 @@ def budgets(
         shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
         fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     return fig
+
+
+def predicted_and_found(
+    x: Float[Tensor, "m"],
+    predicted: dict[str, Float[Tensor, "m"]],
+    tried: Float[Tensor, "k"],
+    found: dict[str, Float[Tensor, "k"]],
+    labels: tuple[str, str] = ("", ""),
+) -> Figure:
+    """Predicted lines over one axis, logarithmic upwards, and on them what experiments found.
+
+    Args:
+        tried: where the experiments were made.
+        found: what they found, by the name of its line, dots of the same colour.
+        labels: names of the two axes.
+    """
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.2, 3.2))
+        for (name, y), ink in zip(predicted.items(), (COMPUTED, *OTHERS)):
+            ax.plot(x, y, color=ink, lw=1, label=name)
+            ax.plot(tried, found[name], "o", color=ink, ms=5)
+        ax.set(yscale="log", xlabel=labels[0], ylabel=labels[1])
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig
