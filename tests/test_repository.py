@@ -43,3 +43,35 @@ def test_every_pin_is_exact_and_torch_comes_first():
     assert not [
         pin for pin in pins if pin.startswith(("torchvision", "flow_matching", "flow-matching"))
     ]
+
+
+# Rows 11 and 19 of the errata say which works are meant; from the publishers' pages, not ours.
+MEANT = {
+    "todorov2006": ("Todorov, Emanuel", "Linearly-solvable Markov decision problems", "2006"),
+    "todorov2009": ("Todorov, Emanuel", "Efficient computation of optimal actions", "2009"),
+    "chen2022": (
+        "Chen, Tianrong and Liu, Guan-Horng and Theodorou, Evangelos A.",
+        "Likelihood Training of Schrodinger Bridge using Forward-Backward SDEs Theory",
+        "2022",
+    ),
+    "shi2023": (
+        "Shi, Yuyang and De Bortoli, Valentin and Campbell, Andrew and Doucet, Arnaud",
+        "Diffusion Schrodinger Bridge Matching",
+        "2023",
+    ),
+}
+
+
+def bibliography_entry(key):
+    text = (ROOT / "book" / "references.bib").read_text("utf8")
+    (entry,) = re.findall(rf"^@\w+\{{{key},\n(.*?)^\}}", text, re.M | re.S)
+    fields = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", entry, re.M))
+    return tuple(re.sub(r'[{}]|\\"', "", fields[name]) for name in ("author", "title", "year"))
+
+
+def test_slips_of_citations_are_corrected_by_entries_that_are_right():
+    errata = (ROOT / "book" / "errata.md").read_text("utf8")
+    rows = [line for line in errata.splitlines() if re.match(r"\| (11|19) \|", line)]
+    cited = {key for row in rows for key in re.findall(r"\{cite:t\}`(\w+)`", row)}
+    assert cited == set(MEANT)
+    assert {key: bibliography_entry(key) for key in cited} == MEANT
