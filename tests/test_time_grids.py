@@ -1,6 +1,7 @@
 """Claims of chapter 14 about where steps lie."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +10,16 @@ from laws import BASE, F64, NOISING, TARGET, scalar
 from onepath.calculus import constant
 from onepath.dynamics import Dynamics
 from onepath.interpolants import bridge, cosine, edm, half_log_snr, linear, variance_exploding
+from onepath.measures import gaussian
 from onepath.oracles import MixturePath
 from onepath.samplers import ddim
-from onepath.solvers import euler, heun, times
+from onepath.solvers import euler, heun, integrate, times
 from onepath.time_grids import (
     end_to_end,
     karras,
     optimised,
     time_at,
+    uniform_in_linear_time,
     uniform_in_log_snr,
     whole_run,
 )
@@ -74,6 +77,16 @@ def test_a_run_from_end_to_end_is_even_in_lambda_but_for_one_step_at_either_end(
     refute(worst("eq:grid", grid[1:-1] - time_at(path, even + 0.01)), "clock: another λ")
 
 
+def test_where_a_path_begins_or_ends_inside_no_step_is_added():
+    ve = variance_exploding()  # its half log-SNR is affine in t, from below -2.2 to log 100
+    assert end_to_end(ve, 8, low=-50.0, high=50.0).tolist() == pytest.approx(times(8).tolist())
+    late = end_to_end(ve, 8, low=0.0, high=50.0)
+    expect(worst("eq:grid", late[1:] - times(7, late[1].item(), 1.0)))
+    early = end_to_end(ve, 8, low=-50.0, high=0.0)
+    expect(worst("eq:grid", early[:-1] - times(7, 0.0, early[-2].item())))
+    refute(worst("eq:grid", early - times(8)), "missing term: the last step")
+
+
 def test_by_default_the_ends_are_met_where_the_linear_path_meets_them():
     grid = end_to_end(linear, 6)
     near = torch.cat([times(1)[:1], uniform_in_log_snr(linear, 4, 0.1, 0.99), times(1)[1:]])
@@ -83,14 +96,43 @@ def test_by_default_the_ends_are_met_where_the_linear_path_meets_them():
     refute(worst("eq:grid", end_to_end(cosine(), 6)[1:-1] - grid[1:-1]), "clock: t for λ")
 
 
-def test_a_grid_from_end_to_end_needs_its_ends_and_a_middle():
-    for n, low, high in [(2, -2.2, 4.6), (5, 1.0, 0.5), (5, -math.inf, 1.0), (5, 0.0, math.inf)]:
-        with pytest.raises(ValueError, match="n >= 3 steps, and its inner half log-SNRs"):
+@every
+def test_steps_equal_in_linear_time_are_equal_in_the_share_of_the_signal(name):
+    path = SCHEDULES[name]
+    grid = uniform_in_linear_time(path, 7)
+    share = path.alpha(grid) / (path.alpha(grid) + path.sigma(grid))
+    expect(worst("eq:grid", share.diff() - (share[-1] - share[0]) / 7))
+    assert whole_run(grid) is grid
+    if name != "linear":
+        refute(worst("eq:grid", grid - times(7)), "clock: t of this path")
+
+
+def test_a_grid_from_end_to_end_needs_a_step_in_its_middle():
+    for n, low, high in [(2, -2.2, 4.6), (5, 1.0, 0.5)]:
+        with pytest.raises(ValueError, match="a run from end to end has a step between"):
             end_to_end(linear, n, low, high)
-    with pytest.raises(ValueError, match="got n = 5 and -2.2 to 9 inside"):
-        end_to_end(edm(), 5, -2.2, 9.0)
-    with pytest.raises(ValueError, match="conversions between fields need"):
-        end_to_end(bridge(0.5), 5)
+    with pytest.raises(ValueError, match="got n = 5 and 8 to 9 for"):
+        end_to_end(edm(), 5, 8.0, 9.0)
+    for make in (end_to_end, uniform_in_linear_time):
+        with pytest.raises(ValueError, match="conversions between fields need"):
+            make(bridge(0.5), 5)
+
+
+@pytest.mark.parametrize("sharp, n", [(False, 6), (True, 12)])
+@every
+def test_the_recipe_of_the_page_how_to_choose_beats_ddim(name, sharp, n):
+    page = Path(__file__).parents[1] / "book" / "how-to-choose.md"
+    recipe = page.read_text("utf8").split("```python\n")[1].split("```")[0]
+    schedule, data = SCHEDULES[name], gaussian(torch.zeros(1, dtype=F64), scalar(0.04)[None, None])
+    path, zero = MixturePath(schedule, data), scalar(0)
+    start = path.sample(zero, 5, torch.Generator().manual_seed(0))
+    given = {"path": path, "denoiser": path.denoiser, "s": 0.2, "sharp": sharp, "n": n}
+    given["start"] = start
+    exec(recipe, given)
+    plain = integrate(ddim(path.denoiser, path), start, times(n))
+    end = 0.2 * start / (schedule.variance(zero) + 0.04 * schedule.alpha(zero) ** 2).sqrt()
+    miss = lambda x: (x / end - 1).abs().max().item()
+    assert miss(given["samples"]) < 0.5 * miss(plain)
 
 
 def test_a_grid_that_does_not_reach_both_ends_is_no_whole_run():

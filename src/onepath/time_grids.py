@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .fields import gaussian_path
-from .interpolants import Interpolant, half_log_snr
+from .interpolants import Interpolant, half_log_snr, linear
 from .oracles import MixturePath
 from .shapes import Points, Time
-from .solvers import Step
+from .solvers import Step, times
 from .weightings import TimeDensity
 
 Path = Interpolant | MixturePath
@@ -67,42 +67,61 @@ def uniform_in_log_snr(path: Path, n: int, start: float, stop: float) -> Grid:
 
 
 def end_to_end(path: Path, n: int, low: float = -2.2, high: float = 4.6) -> Grid:
-    r"""n steps from t = 0 to t = 1: n - 2 equal ones in $\lambda$, and one at either end.
+    r"""n steps from t = 0 to t = 1, equal in $\lambda$ between `low` and `high`.
 
-    The first step goes from t = 0 to $\lambda$ = `low`, the last from `high` to the data, so that
-    both ends may have an infinite $\lambda$. The defaults are t = 0.1 and t = 0.99 of the linear
-    path, for data whose size is about that of the base; every path has the same $\lambda$.
+    A path that begins below `low`, such as one with $\lambda_0 = -\infty$, is met there by one step
+    more, and likewise one that ends above `high`. The defaults are t = 0.1 and t = 0.99 of the
+    linear path, for data whose size is about that of the base.
 
-    Raises ValueError unless n >= 3 and `low` < `high` lie inside the half log-SNRs of the schedule.
+    Raises ValueError unless `low` < `high` overlap the half log-SNRs of the schedule and n leaves a
+    step between them.
 
     Source: here.
     """
     schedule = gaussian_path(path)
-    first, last = half_log_snr(schedule, torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
-    if n < 3 or not first < low < high < last:
+    ends = half_log_snr(schedule, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    first, last = ends.tolist()
+    start, stop = max(low, first), min(high, last)
+    inner = n - (first < start) - (stop < last)
+    if inner < 1 or not start < stop:
         raise ValueError(
-            "a run from end to end has n >= 3 steps, and its inner half log-SNRs lie between those "
-            f"of its ends, got n = {n} and {low:g} to {high:g} inside {first:g} to {last:g}."
+            "a run from end to end has a step between low and high, which lie within the half "
+            f"log-SNRs of the schedule, got n = {n} and {low:g} to {high:g} for {first:g} to "
+            f"{last:g}."
         )
-    inner = time_at(schedule, low + (high - low) * _shares(n - 2))
-    return whole_run(torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)]))
+    even = start + (stop - start) * _shares(inner)
+    before, after = ends[:1] if first < start else ends[:0], ends[1:] if stop < last else ends[:0]
+    return _grid(schedule, torch.cat([before, even, after]), 0.0, 1.0)
 
 
-def whole_run(times: Grid) -> Grid:
+def uniform_in_linear_time(path: Path, n: int) -> Grid:
+    r"""n steps from t = 0 to t = 1 that would be equal on the linear path with the same $\lambda$.
+
+    There $t = \alpha/(\alpha+\sigma)$, in any scale of the state; where it begins above 0 or ends
+    below 1 on this path, so do the equal steps. On the linear path this is `solvers.times`.
+
+    Source: here.
+    """
+    schedule = gaussian_path(path)
+    ends = half_log_snr(schedule, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    return _grid(schedule, half_log_snr(linear, times(n, *ends.sigmoid().tolist())), 0.0, 1.0)
+
+
+def whole_run(grid: Grid) -> Grid:
     """The grid as it came, if it is that of a whole run: increasing times from 0 to 1.
 
     For comparisons and for samples to keep: a run that starts or stops inside is a run of other
     laws, and nothing in its numbers shows it. Raises ValueError otherwise.
     """
-    if len(times) < 2 or times[0] != 0 or times[-1] != 1:
-        ends = f"{times[0].item():g} to {times[-1].item():g}" if len(times) else "no times"
+    if len(grid) < 2 or grid[0] != 0 or grid[-1] != 1:
+        ends = f"{grid[0].item():g} to {grid[-1].item():g}" if len(grid) else "no times"
         raise ValueError(
             f"the grid of a whole run starts at 0 and ends at 1, got {ends}; add a step at that "
             "end, or call `integrate` on the part that is meant."
         )
-    if not (times.diff() > 0).all():
-        raise ValueError(f"the times of a run increase, got {times.tolist()}.")
-    return times
+    if not (grid.diff() > 0).all():
+        raise ValueError(f"the times of a run increase, got {grid.tolist()}.")
+    return grid
 
 
 def karras(path: Path, n: int, start: float, stop: float, rho: float = 7.0) -> Grid:
@@ -209,8 +228,8 @@ def _ends(
 
 def _grid(path: Path, log_snr: Tensor, start: float, stop: float) -> Grid:
     """The times of these half log-SNRs, with the two ends as they were given."""
-    times = time_at(path, log_snr)
-    times[0], times[-1] = start, stop
-    if not (times.diff() > 0).all():
-        raise ValueError(f"the steps of this grid are below rounding in t, got {times.tolist()}.")
-    return times
+    grid = time_at(path, log_snr)
+    grid[0], grid[-1] = start, stop
+    if not (grid.diff() > 0).all():
+        raise ValueError(f"the steps of this grid are below rounding in t, got {grid.tolist()}.")
+    return grid
