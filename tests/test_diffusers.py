@@ -8,11 +8,21 @@ import pytest
 import torch
 
 from laws import F64, TARGET, scalar
+from onepath import fields
+from onepath.calculus import constant
 from onepath.dynamics import Dynamics
 from onepath.fields import data
-from onepath.interpolants import edm, linear
+from onepath.interpolants import edm, half_log_snr, linear
 from onepath.oracles import MixturePath
-from onepath.samplers import ancestral, ddim, midpoint, multistep
+from onepath.samplers import (
+    ancestral,
+    churned,
+    ddim,
+    midpoint,
+    multistep,
+    renoised,
+    trapezoid,
+)
 from onepath.solvers import heun, trajectory
 from onepath.time_grids import uniform_in_log_snr
 from onepath.verify import expect, refute, worst
@@ -73,25 +83,34 @@ def test_steps_are_those_of_diffusers(name):
     refute(worst("eq:ddim-noise", other - y, 1e-5), "wrong object: another step")
 
 
-def test_the_singlestep_solver_of_order_two_is_our_midpoint_rule():
-    """Its grid holds the middles, which the first of each two calls reaches by DDIM."""
-    theirs = scheduler_on(
-        GRID, "DPMSolverSinglestepScheduler", solver_order=2, **{**PLAIN, "lower_order_final": True}
-    )
+@pytest.mark.parametrize("row, kind", [(data, "dpmsolver++"), (fields.noise, "dpmsolver")])
+def test_the_singlestep_solvers_of_order_two_are_our_midpoint_rules(row, kind):
+    """Their grid holds the middles, which the first of each two calls reaches by DDIM."""
+    options = {"solver_order": 2, "algorithm_type": kind, **PLAIN, "lower_order_final": True}
+    theirs = scheduler_on(GRID, "DPMSolverSinglestepScheduler", **options)
     theirs.order_list = [1, 2] * 6
     x = y = start(0.01)
     for t, label in zip(GRID[:-1], theirs.timesteps):
         y = theirs.step(PATH.denoiser(t, y), label, y).prev_sample
-    ours = trajectory(midpoint(PATH.denoiser, linear, data), x, GRID[::2])
+    field = fields.convert(PATH.denoiser, linear, data, row)
+    ours = trajectory(midpoint(field, linear, row), x, GRID[::2])
     expect(worst("eq:dpm-solver-2", ours[-1] - y, 1e-5))
     plain = trajectory(ddim(PATH.denoiser, linear), x, GRID)
     refute(worst("eq:dpm-solver-2", plain[-1] - y, 1e-5), "wrong object: DDIM")
+
+
+def partly_renoised(denoiser, path):
+    """DDIM with the noise of its paper at eta = 0.4."""
+    h = lambda t, s: half_log_snr(path, s) - half_log_snr(path, t)
+    level = lambda t, s: 0.4 * path.sigma(s) * (-torch.expm1(-2 * h(t, s))).sqrt()
+    return renoised(denoiser, path, level)
 
 
 @pytest.mark.parametrize(
     "kind, eta, step",
     [
         ("DDIMScheduler", 0.0, ddim),
+        ("DDIMScheduler", 0.4, partly_renoised),
         ("DDIMScheduler", 1.0, ancestral),
         ("DDPMScheduler", 1.0, ancestral),
     ],
@@ -115,8 +134,8 @@ def test_a_thousand_steps_of_a_table_are_a_path(kind, eta, step, monkeypatch):
             y = scheduler.step(guess, now, y, **options).prev_sample
         x, memory = ours(x, clock[now], clock[after], lambda: noise, memory)
         gaps.append(x - y / size[after])
-    expect(worst("eq:ancestral" if eta else "eq:ddim", torch.stack(gaps), 1e-10))
-    label = "eq:ancestral" if eta else "eq:ddim"
+    label = {0.0: "eq:ddim", 0.4: "eq:stochastic-ddim", 1.0: "eq:ancestral"}[eta]
+    expect(worst(label, torch.stack(gaps), 1e-10))
     refute(worst(label, x - y, 1e-10), "factor: the size of the state")
 
 
@@ -144,7 +163,38 @@ def test_edms_euler_step_is_ddim_and_its_heun_step_is_heuns_method_in_sigma():
         y = second.step(path.denoiser(t, y), t, y).prev_sample
     by_heun = trajectory(heun(Dynamics(path.velocity)), x, grid)[-1]
     expect(worst("eq:heun", by_heun - y, 1e-5))
+    expect(worst("eq:trapezoid", trajectory(trapezoid(path.denoiser, path), x, grid)[-1] - y, 1e-5))
     refute(worst("eq:heun", ours - y, 1e-5), "wrong object: DDIM")
+
+
+def test_edms_churn_is_ours_if_the_network_is_asked_after_the_noise(monkeypatch):
+    """Its scheduler adds the noise when it is given a guess, which is then one of another state;
+    here it gets the guess of the state with the noise, as in the algorithm of the paper."""
+    schedule, steps, gamma = edm(0.05, 10.0, 1.0), 8, 0.1
+    path, grid = MixturePath(schedule, TARGET), torch.linspace(0.2, 1, steps + 1, dtype=F64)
+    x, sigma = path.sample(grid[0], 6, torch.Generator().manual_seed(2)), schedule.sigma(grid)
+    generator, states = torch.Generator().manual_seed(5), {}
+    noises = torch.randn(steps, *x.shape, generator=generator, dtype=F64)
+    module = f"{diffusers.EDMEulerScheduler.__module__}.randn_tensor"
+    for when in ("after", "before"):
+        theirs, y = diffusers.EDMEulerScheduler(), x
+        theirs.set_timesteps(steps)
+        theirs.sigmas, theirs._step_index, theirs.is_scale_input_called = sigma, 0, True
+        for t, s, noise in zip(grid, sigma[:-1], noises):
+            raised = (1 + gamma) * s
+            moved = y + (raised**2 - s**2).sqrt() * noise
+            back = (10.0 - raised) / (10.0 - 0.05)  # sigma is affine in t
+            guess = path.denoiser(back, moved) if when == "after" else path.denoiser(t, y)
+            with monkeypatch.context() as patch:
+                patch.setattr(module, lambda *a, noise=noise, **k: noise)
+                churn = {"s_churn": gamma * steps, "pred_original_sample": guess}
+                y = theirs.step(guess, s.float(), y, **churn).prev_sample
+        states[when] = y
+    step, ours, memory = churned(ddim(path.denoiser, path), path, constant(gamma)), x, None
+    for t, s, noise in zip(grid, grid[1:], noises):
+        ours, memory = step(ours, t, s, lambda noise=noise: noise, memory)
+    expect(worst("eq:churn", ours - states["after"], 1e-5))
+    refute(worst("eq:churn", ours - states["before"], 1e-5), "clock: the guess before the noise")
 
 
 def test_their_third_order_has_half_of_the_second_difference():

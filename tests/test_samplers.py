@@ -11,6 +11,7 @@ import torch
 from laws import BASE, F64, NOISING, TARGET, points, scalar
 from onepath import fields
 from onepath.calculus import constant, rate
+from onepath.discretization import chain_density, order_between
 from onepath.dynamics import Dynamics
 from onepath.fields import convert
 from onepath.interpolants import (
@@ -35,8 +36,9 @@ from onepath.samplers import (
     midpoint,
     multistep,
     renoised,
+    trapezoid,
 )
-from onepath.solvers import euler, integrate, rk4, times, trajectory
+from onepath.solvers import euler, heun, integrate, rk4, times, trajectory
 from onepath.time_grids import time_at, uniform_in_log_snr
 from onepath.verify import below, expect, mean, order, refute, worst
 
@@ -191,6 +193,36 @@ def test_both_midpoint_rules_freeze_what_they_say(row, generator):
     expect(worst("eq:dpm-solver-2", ours - flow(second, T, S), 1e-6))
     refute(worst("eq:dpm-solver-2", ours - flow(first, T, S), 1e-6), "wrong object: DDIM")
     assert schedule is path.interpolant
+
+
+@every
+def test_edms_step_is_the_trapezoid_rule_in_sigma_over_alpha(name, generator):
+    path, x = MixturePath(SCHEDULES[name], TARGET), points(4, generator)
+    alpha, sigma = SCHEDULES[name].alpha, SCHEDULES[name].sigma
+    noise = convert(path.denoiser, path, fields.data, fields.noise)
+    ours, size = one(trapezoid(path.denoiser, path), x), sigma(S) / alpha(S) - sigma(T) / alpha(T)
+    first = noise(T, x)
+    last = noise(S, alpha(S) * (x / alpha(T) + size * first))
+    exact = alpha(S) * (x / alpha(T) + 0.5 * size * (first + last))
+    expect(worst("eq:trapezoid", ours - exact))
+    slow = alpha(S) * (x / alpha(T) + size * first)
+    refute(worst("eq:trapezoid", ours - slow), "missing term: the second call")
+
+
+def test_edms_step_is_heuns_where_sigma_is_the_time(generator):
+    path = MixturePath(edm(0.1, 10.0, 1.0), TARGET)
+    x, grid = path.reference(5, generator), times(7)
+    theirs = integrate(heun(Dynamics(path.velocity)), x, grid)
+    expect(worst("eq:trapezoid", integrate(trapezoid(path.denoiser, path), x, grid) - theirs))
+    other = integrate(midpoint(path.denoiser, path, fields.data), x, grid)
+    refute(worst("eq:trapezoid", other - theirs), "wrong object: the midpoint rule")
+
+
+def test_edms_step_has_two_calls_and_one_where_lambda_is_infinite(generator):
+    seen = []
+    step = trapezoid(lambda t, x: (seen.append(t), 0.5 * x)[1], linear)
+    integrate(step, points(3, generator), times(4))
+    assert [round(t.item(), 9) for t in seen] == [0.0, 0.25, 0.5, 0.5, 0.75, 0.75]
 
 
 @pytest.mark.parametrize("zeta", [0.0, 0.7])
@@ -360,6 +392,7 @@ def errors(name):
         "ddim": lambda: ddim(d, linear),
         "midpoint, data": lambda: midpoint(d, linear, fields.data),
         "midpoint, noise": lambda: midpoint(noise, linear, fields.noise),
+        "trapezoid": lambda: trapezoid(d, linear),
         "multistep 2": lambda: multistep(d, linear, 2),
         "adams 1": lambda: adams(d, linear, 1),
         "adams 2": lambda: adams(d, linear, 2),
@@ -374,6 +407,7 @@ def errors(name):
         ("ddim", "eq:ddim", 1),
         ("midpoint, data", "eq:dpm-solver-2", 2),
         ("midpoint, noise", "eq:dpm-solver-2", 2),
+        ("trapezoid", "eq:trapezoid", 2),
         ("multistep 2", "eq:dpm-solver-2m", 2),
         ("adams 1", "eq:adams", 2),
         ("adams 2", "eq:adams", 3),
@@ -385,6 +419,43 @@ def test_the_order_of_a_sampler_is_its_slope(name, label, expected):
     expect(order(label, sizes, errors(name), expected))
     other = errors("adams 1" if name == "ddim" else "ddim")
     refute(order(label, sizes, other, expected), "wrong object: another method")
+
+
+def random_mixture(dice):
+    """Two components on the line."""
+    share = 0.3 + 0.4 * torch.rand(1, generator=dice, dtype=F64)
+    means = (0.6 + torch.rand(2, 1, generator=dice, dtype=F64)) * torch.tensor([[-1.0], [1.0]])
+    covs = 0.1 + 0.3 * torch.rand(2, 1, 1, generator=dice, dtype=F64)
+    return Mixture(torch.cat([share, 1 - share]), means, covs)
+
+
+@pytest.mark.parametrize("optimal", [False, True])
+def test_the_law_of_ancestral_steps_has_order_one_with_either_variance(optimal):
+    """Weak errors of cos 2x for six random mixtures, whose laws are computed on a grid."""
+    schedule, dice = variance_preserving(), torch.Generator().manual_seed(5)
+    cells, counts = torch.linspace(-4.5, 4.5, 91, dtype=F64)[:, None], (8, 16, 32)
+    grids = [uniform_in_log_snr(schedule, n, 0.3, 0.85) for n in counts]
+    wave, last = 0.1 * torch.cos(2 * cells[:, 0]), torch.eye(92, dtype=F64)[:, -1:]
+    errors, stopped = torch.zeros(2, 6, 3, dtype=F64)
+    for k in range(6):
+        path = MixturePath(schedule, random_mixture(dice))
+        density = lambda t: path.log_density(t, cells).exp()
+        spread = lambda t: (0.1 * density(t) * path.denoiser_cov(t, cells)[:, 0, 0]).sum()
+        mmse = (lambda times: torch.stack([spread(t) for t in times])) if optimal else None
+        step = ancestral(path.denoiser, path, mmse)
+        start, end, early = (density(scalar(t)) for t in (0.3, 0.85, 0.8))
+        for j, grid in enumerate(grids):
+            steps = dict(zip(grid.tolist(), step.prepared(grid[:-1], grid[1:])))
+
+            def kernel(t, u, x, steps=steps):
+                x, _ = steps[t.item()](torch.cat([x, x[:1]]), t, u, lambda: last, None)
+                return x[:-1], (x[-1] - x[0])[0]
+
+            law = chain_density(kernel, start, cells[:, 0], grid)
+            errors[k, j], stopped[k, j] = ((law - end) @ wave).abs(), ((law - early) @ wave).abs()
+    sizes = [1 / n for n in counts]
+    expect(order_between("eq:optimal-variance", sizes, errors, 1))
+    refute(order_between("eq:optimal-variance", sizes, stopped, 1), "wrong object: another time")
 
 
 # --- ends
@@ -399,6 +470,7 @@ def samplers(path):
         "renoised": renoised(d, path, lambda t, s: 0.3 * path.interpolant.sigma(s)),
         "ancestral": ancestral(d, path),
         "midpoint": midpoint(d, path, fields.data),
+        "trapezoid": trapezoid(d, path),
         "multistep 2": multistep(d, path, 2),
         "multistep 3, noise": multistep(d, path, 3, 0.5),
         "multistep 5": multistep(d, path, 5),
@@ -557,6 +629,7 @@ def test_other_bases_and_latent_noise_are_refused():
             lambda: renoised(fields.data, path, lambda t, s: 0 * t),
             lambda: ancestral(fields.data, path, constant(0.1)),
             lambda: midpoint(fields.data, path, fields.data),
+            lambda: trapezoid(fields.data, path),
             lambda: multistep(fields.data, path),
             lambda: adams(fields.data, path),
             lambda: churned(ddim(fields.data, linear), path, constant(0.1)),

@@ -36,7 +36,8 @@ def multistep(denoiser: Field, path: Path, order: int = 2, zeta: float = 0.0) ->
 
     Args:
         order: 1 to 6, the number of values used.
-        zeta: noise in units of g, >= 0; with noise the order counts for the drift only.
+        zeta: noise in units of g, >= 0. With noise the states are right to order 1, since the noise
+            of a step moves the denoiser too; the law is right to order 2 for orders from 2 on.
 
     Raises ValueError for orders and a zeta that are none, for a grid of fewer steps than values,
     and as `ddim` does.
