@@ -1,7 +1,7 @@
 """Figures of sampling: errors against calls, where the steps of a grid lie, and tilted laws."""
 
 import matplotlib.pyplot as plt
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -100,25 +100,25 @@ def which_is_larger(
     rows: list[str],
     columns: list[str],
     values: Float[Tensor, "r c"],
-    first: Bool[Tensor, "r c"],
-    names: tuple[str, str],
+    which: Int[Tensor, "r c"],
+    names: tuple[str, ...],
     label: str,
 ) -> Figure:
-    """A table of numbers, each on the colour of the one of two errors that is the larger there.
+    """A table of numbers, each on the colour of the error that is the largest there.
 
     Args:
-        first: whether it is the first of the two `names`, blue; green otherwise.
+        which: its index among the `names`, four at most; the first is blue, the second green.
         label: what the columns count.
     """
-    inks = (COMPUTED, OTHERS[0])
+    inks = (COMPUTED, *OTHERS)[: len(names)]
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(5.4, 0.32 * len(rows) + 0.9))
         for i, line in enumerate(values.tolist()):
             for j, value in enumerate(line):
-                ink = inks[0] if first[i, j] else inks[1]
+                ink, text = inks[which[i, j]], "white" if which[i, j] < 2 else "black"
                 ax.add_patch(plt.Rectangle((j + 0.02, i + 0.04), 0.96, 0.92, color=ink))
                 shown = f"{float(f'{value:.2g}'):g}"
-                ax.text(j + 0.5, i + 0.5, shown, ha="center", va="center", color="white")
+                ax.text(j + 0.5, i + 0.5, shown, ha="center", va="center", color=text)
         ax.set(xlim=(0, len(columns)), ylim=(len(rows), 0), xlabel=label)
         ax.set_xticks([j + 0.5 for j in range(len(columns))], columns)
         ax.set_yticks([i + 0.5 for i in range(len(rows))], rows)
@@ -126,7 +126,8 @@ def which_is_larger(
         for spine in ax.spines.values():
             spine.set_visible(False)
         marks = [plt.Rectangle((0, 0), 1, 1, color=ink) for ink in inks]
-        fig.legend(marks, names, loc="outside lower center", ncols=2, title="the larger error")
+        place = {"loc": "outside lower center", "ncols": len(names)}
+        fig.legend(marks, names, title="the largest error", **place)
     return fig
 
 
