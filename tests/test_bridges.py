@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laws import F64
+from laws import F64, same_rows
 from onepath.bridges import (
     GaussianBridge,
     contraction,
@@ -200,14 +200,13 @@ def test_seen_from_the_future_a_bridge_runs_back_by_its_backward_drift():
     refute(back(bridge.velocity), "factor: half the score")
 
 
-@pytest.mark.parametrize("shape", [(), (4,)])
-def test_times_of_both_shapes_give_the_same_fields(shape):
-    bridge = a_bridge(7)
-    x = torch.randn(4, 2, dtype=F64, generator=torch.Generator().manual_seed(3))
-    t = torch.linspace(0, 1, 4, dtype=F64) if shape else torch.tensor(0.3, dtype=F64)
-    for field in (bridge.drift, bridge.velocity, bridge.score):
-        rows = [field(s, y[None])[0] for s, y in zip(t.expand(4), x)]
-        assert torch.allclose(field(t, x), torch.stack(rows), atol=1e-12)
+@given(d=st.integers(1, 3), n=st.integers(1, 4), each=st.booleans())
+def test_a_batch_is_a_loop_over_points_with_a_time_for_all_or_for_each(d, n, each):
+    bridge = a_bridge(7, d)
+    x = torch.randn(n, d, dtype=F64, generator=torch.Generator().manual_seed(n))
+    t = torch.linspace(0, 1, n, dtype=F64) if each else torch.tensor(0.3, dtype=F64)
+    for field in (bridge.drift, bridge.backward_drift, bridge.velocity, bridge.score):
+        assert same_rows(field, t, x) < 1e-12
 
 
 def test_iterates_of_markovian_fitting_are_the_known_ones():

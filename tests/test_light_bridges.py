@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laws import F64
+from laws import F64, same_rows
 from onepath.bridges import GaussianBridge
 from onepath.calculus import constant, gradient, jacobian, laplacian, rate
 from onepath.dynamics import Dynamics
@@ -73,6 +73,14 @@ def test_its_slope_is_the_gradient_of_its_logarithm(seed, full):
         expect(worst("eq:light-potential", phi.slope(v, x) - gradient(phi.log, v, x)))
         origin = x + (v[:, None] if v.ndim else v) * phi.slope(v, x)
         expect(worst("eq:light-potential", phi.origin(v, x) - origin))
+
+
+@given(d=st.integers(1, 3), n=st.integers(1, 4), k=st.integers(1, 3), full=st.booleans())
+def test_a_batch_is_a_loop_over_points_and_spreads(d, n, k, full):
+    phi, x = a_light(d + k, k, d, full=full), random(n, d, seed=n)
+    for v in (torch.tensor(0.4, dtype=F64), torch.linspace(0, 0.7, n, dtype=F64)):
+        for method in (phi.log, phi.shares, phi.slope, phi.origin):
+            assert same_rows(method, v, x) < 1e-10
 
 
 def test_a_diagonal_is_a_full_covariance():

@@ -39,6 +39,15 @@ def test_diagonals_are_covariances_too_and_a_point_may_be_the_start():
     assert torch.allclose(gaussian_conditional(0 * v0, v1, 0.3), v1)
 
 
+@pytest.mark.parametrize("tau", [0.0, -1.0, torch.nan, torch.inf])
+@pytest.mark.parametrize("shape", [(1, 2), (1, 2, 2)])
+def test_the_temperature_of_a_conditional_covariance_is_positive_and_finite(shape, tau):
+    cov = torch.ones(1, 2, dtype=F64)
+    cov = cov if len(shape) == 2 else torch.diag_embed(cov)
+    with pytest.raises(ValueError, match="positive and finite temperature"):
+        gaussian_conditional(cov, cov, tau)
+
+
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 def test_one_component_is_the_gaussian_bridge_of_the_moments_after_one_step(tau, generator):
     x0, x1 = random(50, 3), 2 * random(60, 3, seed=1) + 1

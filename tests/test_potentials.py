@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laws import F64
+from laws import F64, same_rows
 from onepath.bridges import GaussianBridge
 from onepath.calculus import constant, gradient, laplacian, rate
 from onepath.control_oracles import MixtureControl, brownian
@@ -93,6 +93,15 @@ def test_density_drift_and_velocity_of_a_bridge_belong_together(points):
         refute(worst("eq:two-potentials", one - gradient(rho, t, x)), "missing term: behind")
         to_end = (bridge.denoiser(t, x) - x) / (1 - t.reshape(-1, 1))
         expect(worst("eq:bridge-drift", bridge.drift(t, x) - to_end))
+
+
+@given(d=st.integers(1, 3), n=st.integers(1, 4), points=st.sampled_from(CASES), each=st.booleans())
+def test_a_batch_is_a_loop(d, n, points, each):
+    """With 3 and 2 components, so that n, d and k are the same or not."""
+    bridge, x = a_bridge(5, points=points, d=d), random(n, d, seed=n)
+    t = torch.linspace(0.2, 0.8, n, dtype=F64) if each else torch.tensor(0.4, dtype=F64)
+    for field in (bridge.drift, bridge.velocity, bridge.score, bridge.denoiser, bridge.log_density):
+        assert same_rows(field, t, x) < 1e-10
 
 
 @pytest.mark.parametrize("points", CASES)

@@ -127,8 +127,11 @@ def gaussian_conditional(cov0: Covs, cov1: Covs, tau: float) -> Covs:
 
     of each pair, full or diagonal. $V_0$ may be singular. The cross covariance is $V_0S/\tau$.
 
+    Raises ValueError unless $0 < \tau < \infty$.
+
     Source: here, from the closed form of `GaussianBridge`. Book: eq:light-step.
     """
+    check_temperature(tau)
     if cov1.ndim == 2:
         return 2 * cov1 / (1 + (1 + 4 * cov0 * cov1 / tau**2).sqrt())
     v, Q = torch.linalg.eigh(cov1)
