@@ -30,9 +30,9 @@ from onepath.discretization import (
     step_divergences,
     stopping_bound,
 )
-from onepath.dynamics import Dynamics
+from onepath.dynamics import Dynamics, with_noise
 from onepath.interpolants import linear, variance_preserving
-from onepath.measures import gaussian
+from onepath.measures import Mixture, gaussian
 from onepath.oracles import MixturePath
 from onepath.solvers import euler, heun, integrate, rk4, times
 from onepath.verify import below, expect, mean, order, refute, worst
@@ -344,3 +344,31 @@ def test_quantiles_beyond_the_middles_of_the_outer_cells_go_on_as_the_last_line_
     expect(worst("eq:w2-line", line_quantiles(density, cells, levels) - exact))
     held = line_quantiles(density, cells, levels.clamp(1 / 8, 3 / 4)) - exact
     refute(worst("eq:w2-line", held), "missing term: what lies beyond the middles")
+
+
+def test_eulers_chain_and_eulers_flow_are_of_order_one_in_transport_distance():
+    """Six mixtures; the strong error, of order one too, is the larger of the two."""
+    cells, u = torch.linspace(-5, 5, 161, dtype=F64), (torch.arange(200, dtype=F64) + 0.5) / 200
+    quantiles = lambda p: line_quantiles(p, cells, u)
+    normal = torch.from_numpy(scipy.stats.norm.ppf(u.numpy()))[:, None]
+    of_chain, of_flow, elsewhere = [], [], []
+    for k in range(6):
+        law = Mixture(
+            torch.tensor([0.35 + 0.05 * k, 0.65 - 0.05 * k], dtype=F64),
+            torch.tensor([[-1.0 - 0.04 * k], [0.9]], dtype=F64),
+            torch.tensor([[[0.2 + 0.03 * k]], [[0.4 - 0.03 * k]]], dtype=F64),
+        )
+        path = MixturePath(linear, law)
+        drift = with_noise(path.velocity, path.score, constant(1.0)).drift
+        kernel = lambda t, s, x, b=drift: (x + (s - t) * b(t, x), (s - t).sqrt())
+        density = lambda t, p=path: p.log_density(scalar(t), cells[:, None]).exp()
+        chain = [chain_density(kernel, density(0.0), cells, times(n)) for n in (8, 16, 32)]
+        flow = [integrate(euler(Dynamics(path.velocity)), normal, times(n)) for n in (8, 16, 32)]
+        rms = lambda a, b: (a - b).square().mean().sqrt().item()
+        of_chain.append([rms(quantiles(p), quantiles(density(1.0))) for p in chain])
+        of_flow.append([rms(x[:, 0], quantiles(density(1.0))) for x in flow])
+        elsewhere.append([rms(x[:, 0], quantiles(density(0.9))) for x in flow])
+    first = lambda label, e: order_between(label, [1 / 8, 1 / 16, 1 / 32], torch.tensor(e), 1)
+    expect(first("eq:strong-order", of_chain))
+    expect(first("eq:euler-leading", of_flow))
+    refute(first("eq:euler-leading", elsewhere), "wrong object: the law of another time")
