@@ -350,3 +350,29 @@ def test_the_accounts_keep_the_dtype_of_the_states(generator):
     loss = adjoint_matching(bend, BASE.eta, states, a, times(3))
     assert a.dtype == loss.dtype == torch.float32
     expect(below("eq:adjoint-matching", 0.0, loss.sum().item()))
+
+
+@pytest.mark.parametrize(("c", "quieter"), [(2.0, "whole"), (-0.5, "lean")])
+def test_which_parameter_gradient_is_quieter_depends_on_the_bill(c, quieter, generator):
+    """The parameter is a factor before the best control of the chain, where both means vanish."""
+    grid = times(40)
+    gains = lambda t: -c / (1 + c * (1 - column(t)))
+    scaled = lambda s: lambda t, x: s * gains(t) * x
+    due = lambda x: 0.5 * c * (x**2).sum(1)
+    start = torch.randn(6000, 1, generator=generator, dtype=F64)
+    at_best = controlled(FREE, scaled(1.0))
+    runs = trajectory(euler(at_best), start, grid, generator)
+    charged = lambda t, x: 0.5 * (scaled(1.0)(t, x) ** 2).sum(1)
+    lean = adjoint(FREE, no_cost, due, runs, grid)
+    whole = adjoint(at_best, charged, due, runs, grid)
+
+    def slopes(a):
+        one = torch.ones((), dtype=F64)
+        loss = lambda s: adjoint_matching(scaled(s), FREE.eta, runs, a, grid)
+        return torch.func.jvp(loss, (one,), (one,))[1]
+
+    noise = {"lean": slopes(lean).var(), "whole": slopes(whole).var()}
+    louder = ({"lean", "whole"} - {quieter}).pop()
+    for a in (lean, whole):
+        expect(mean("eq:adjoint-matching", slopes(a), 0.0))
+    assert noise[louder] > 1.3 * noise[quieter]
