@@ -28,8 +28,9 @@ def corrected(step: Step, score: Field, m: int, c: Curve) -> Step:
     $$ x \leftarrow x + \tfrac12c_{t'}^2\,\nabla\log\rho_{t'}(x) + c_{t'}\,\xi . $$
 
     The ½ keeps $\rho_{t'}$ in the limit of small c; at any other c each correction biases the
-    variance by a factor 1 + O(c²). Where $c_{t'} = 0$ nothing is evaluated, so a c that vanishes
-    with $\sigma$ needs no score at the data.
+    variance by a factor 1 + O(c²), which more steps do not cure unless c shrinks with them. Where
+    $c_{t'} = 0$ nothing is evaluated, so a c that vanishes with $\sigma$ needs no score at the
+    data.
 
     Args:
         m: number of corrections, >= 1; each is a call.
@@ -79,7 +80,8 @@ def churned(step: Step, path: Path, amount: Curve) -> Step:
 
     Args:
         step: of an ODE, without noise.
-        amount: the curve $\gamma_t \ge 0$; EDM has at most $\sqrt2 - 1$.
+        amount: the curve $\gamma_t \ge 0$; EDM has at most $\sqrt2 - 1$. It shrinks
+            with the step, as $e^{\zeta^2h} - 1$ does, where the law is to converge.
 
     Source: Karras et al. (2022), Elucidating the design space of diffusion-based generative models.
     Book: eq:churn.

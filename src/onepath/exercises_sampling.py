@@ -1,6 +1,5 @@
 """Tests of the exercises of chapters 14 to 16, samplers and guidance. The answers are not here."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,18 +13,6 @@ from .oracles import MixturePath
 from .samplers import ddim
 from .solvers import integrate, rk4, times
 from .verify import fokker_planck
-
-
-def two_etas(answer: Answer) -> Iterator[Test]:
-    """ex:two-etas, chapter 14."""
-    for eta, h in ((0.0, 0.4), (0.5, 0.1), (0.5, 1.5), (1.0, 0.7), (1.02, 1.1)):
-        low, high = 0.0, 5.0  # of zeta, for which a step replaces this share of the variance
-        share = eta**2 * (1 - math.exp(-2 * h))
-        for _ in range(80):
-            middle = 0.5 * (low + high)
-            less = 1 - math.exp(-2 * middle**2 * h) < share
-            low, high = (middle, high) if less else (low, middle)
-        yield f"the same noise, for {eta} and h = {h}", abs(float(answer(eta, h)) - low) < 1e-6
 
 
 def straight_score(answer: Answer) -> Iterator[Test]:
@@ -209,7 +196,6 @@ def told_start(answer: Answer) -> Iterator[Test]:
 
 
 TESTS: dict[str, Callable[[Answer], Iterator[Test]]] = {
-    "ex:two-etas": two_etas,
     "ex:straight-score": straight_score,
     "ex:flow-sde": flow_sde,
     "ex:multistep-slip": multistep_slip,

@@ -73,7 +73,8 @@ def renoised(denoiser: Field, path: Path, level: Level) -> Step:
        \hat\varepsilon = \frac{x - \alpha\,\hat x}\sigma, \qquad 0 \le c \le \sigma' . $$
 
     The root is there because the two noises add in variance. $c = \sigma'$ forgets the noise that
-    was there.
+    was there. Where c² shrinks with the step the law is right to order 1; a fixed share of sigma'
+    leaves Gaussian data too narrow, however many steps there are.
 
     Args:
         level: the curve $c(t, t')$, for times of shape (m,).
@@ -81,7 +82,7 @@ def renoised(denoiser: Field, path: Path, level: Level) -> Step:
     Raises ValueError in a run where c is not in $[0, \sigma']$, and as `ddim` does.
 
     Source: Song, Meng and Ermon (2021), Denoising diffusion implicit models.
-    Book: eq:stochastic-ddim.
+    Book: eq:stochastic-ddim, eq:fixed-share.
     """
     schedule = gaussian_path(path)
 
