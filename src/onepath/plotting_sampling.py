@@ -66,36 +66,6 @@ def rugs(
     return fig
 
 
-def spent(
-    calls: list[int],
-    panels: dict[str, dict[str, Float[Tensor, "m"]]],
-    floors: dict[str, float],
-) -> Figure:
-    """What calls of the network buy: lines on logarithmic axes, panels side by side; a name has
-    one colour in all panels.
-
-    Args:
-        panels: distances by name, by title of the panel.
-        floors: a black line in a panel, by its title: below it differences are chance.
-    """
-    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    inks, marks = (COMPUTED, *OTHERS, "#999999", "#555555", "#8B5A2B"), "osD^vP*X"
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(panels), figsize=(6.8, 3.3), squeeze=False)
-        for (title, panel), ax in zip(panels.items(), axes[0]):
-            for name, y in panel.items():
-                k = names.index(name) % 8
-                ax.plot(calls, y, color=inks[k], marker=marks[k], ms=3.5, lw=0.9, label=name)
-            if title in floors:
-                ax.axhline(floors[title], color=EXACT, lw=1, label="real against real")
-            ax.set(title=title, xscale="log", yscale="log", xlabel="calls of the network")
-            ax.set_xticks(calls, [str(n) for n in calls])
-            ax.xaxis.set_minor_locator(plt.NullLocator())
-        shown = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
-        fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
-    return fig
-
-
 def which_is_larger(
     rows: list[str],
     columns: list[str],
