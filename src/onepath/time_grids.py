@@ -71,7 +71,9 @@ def end_to_end(path: Path, n: int, low: float = -2.2, high: float = 4.6) -> Grid
 
     A path that begins below `low`, such as one with $\lambda_0 = -\infty$, is met there by one step
     more, and likewise one that ends above `high`. The defaults are t = 0.1 and t = 0.99 of the
-    linear path, for data whose size is about that of the base.
+    linear path, for data whose size is about that of the base. The steps to `low` and from `high`
+    do not shrink with n, so that the error of a run tends to a constant; for a limit move `low` and
+    `high` out as n grows.
 
     Raises ValueError unless `low` < `high` overlap the half log-SNRs of the schedule and n leaves a
     step between them.
