@@ -2,8 +2,8 @@ r"""Real images as points: data sets that say where they come from and what was 
 
 An image of h×w pixels is a point of $\mathbb R^{hw}$ with coordinates in [-1, 1]: black is -1, full
 ink is 1. Small sets come with packages that the book needs anyway; MNIST and Fashion-MNIST as a
-whole are fetched from openml.org, where there is a network, or read from the IDX files in which
-they are distributed. Nothing is changed beyond that scaling: no augmentation, no whitening.
+whole are fetched from openml.org, if it can be reached, or read from the IDX files in which they
+are distributed. Nothing is changed beyond that scaling: no augmentation, no whitening.
 """
 
 import hashlib
