@@ -95,7 +95,7 @@ be right and miss the aim. "Draw" is how much the W2² of 10 000 points moves, r
 sample to sample (root mean square of two, `plane_tables.md`): a fit to such a sample is expected to
 miss by about as much.
 
-| laws | seeds | tau | W2 | published | floor | W2 less | energy | published | draw | less | fit, s |
+| laws | seeds | τ | W2 | published | floor | W2 less | energy | published | draw | less | fit, s |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {plane}
 
