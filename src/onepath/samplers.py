@@ -73,8 +73,8 @@ def renoised(denoiser: Field, path: Path, level: Level) -> Step:
        \hat\varepsilon = \frac{x - \alpha\,\hat x}\sigma, \qquad 0 \le c \le \sigma' . $$
 
     The root is there because the two noises add in variance. $c = \sigma'$ forgets the noise that
-    was there. Where c² shrinks with the step the law is right to order 1; a fixed share of sigma'
-    leaves Gaussian data too narrow, however many steps there are.
+    was there. Where c² = O(h) the law is right to order 1; a fixed positive share of sigma' leaves
+    Gaussian data too narrow, however many steps there are.
 
     Args:
         level: the curve $c(t, t')$, for times of shape (m,).
