@@ -80,6 +80,17 @@ def test_each_loss_is_least_at_its_posterior_mean(path, generator):
                 refute(mean("eq:interpolant-losses", gain, 0.0), f"wrong object: the {other}")
 
 
+def test_where_the_latent_noise_neither_grows_nor_falls_it_adds_nothing(generator):
+    """gamma² = 0.49 t (1 - t) has its top at 1/2."""
+    path = PATHS["bridge, free ends"]
+    _, x0, x1, z = draws(path, 50, generator)
+    t, i = torch.full((50,), 0.5, dtype=F64), path.interpolant
+    of_slope = lambda sign: (tilt(t, i(t, x0, x1, sign * z)) - (x1 - x0)).square().sum(1)
+    got = antithetic_flow_matching(tilt, i, t, x0, x1, z)
+    expect(worst("eq:antithetic", got - 0.5 * (of_slope(1) + of_slope(-1))))
+    refute(worst("eq:antithetic", got - of_slope(1)), "missing term: the state with -z")
+
+
 @every
 def test_the_antithetic_loss_is_flow_matching_less_the_square_of_the_rate(path, generator):
     t, x0, x1, z = draws(path, 20_000, generator)

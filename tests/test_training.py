@@ -219,6 +219,15 @@ def test_a_run_that_has_ended_is_not_run_again(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_checkpoint_is_written_after_every_so_many_steps_and_the_last(
+    tmp_path, monkeypatch, generator
+):
+    written, net = [], MLP(2, 8, 2, 2, generator)
+    monkeypatch.setattr(training, "write", lambda *what: written.append(what[-1]["step"]))
+    fit(net, loss, about(net, 10), generator, checkpoint=tmp_path / "run.safetensors", every=4)
+    assert written == [4, 8, 10]
+
+
 def test_another_seed_is_another_run(tmp_path):
     file = tmp_path / "run.safetensors"
     run(file, 10)
