@@ -372,6 +372,16 @@ def test_degenerate_covariances_are_refused():
         GaussianBridge(zero, flat, zero, eye, 1.0)
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("seed", range(4))
+def test_ends_that_determine_each_other_are_a_law_in_any_unit(seed, unit):
+    """The second end is a map of the first: what is left of it is zero, up to rounding."""
+    g = torch.Generator().manual_seed(seed)
+    cov0, T, zero = spd(g, 3), torch.randn(3, 3, generator=g, dtype=F64), torch.zeros(3, dtype=F64)
+    pair = GaussianBridge(zero, unit**2 * cov0, zero, unit**2 * T @ cov0 @ T.mT, unit**2)
+    assert refitted(pair, unit**2 * cov0 @ T.mT).isfinite().all()
+
+
 def test_impossible_cross_covariances_are_refused():
     bridge = a_bridge(9)
     with pytest.raises(ValueError, match="no ends have this cross covariance"):

@@ -77,6 +77,16 @@ def test_where_the_steps_end_the_gradient_of_the_loss_vanishes(diagonal, tau, ge
     assert slopes(1.1).abs().max() > 1e-2
 
 
+def test_a_fit_that_stops_early_says_how_uneven_its_components_are(generator):
+    x0, x1 = two_samples()
+    fit, zero = light_fit(x0, x1, 0.5, 3, generator, tolerance=0.3), torch.zeros((), dtype=F64)
+    at_starts, at_ends = (
+        fit.potential.shares(v, x).mean(0) for v, x in ((zero + 0.5, x0), (zero, x1))
+    )
+    assert fit.uneven == pytest.approx((at_starts - at_ends).abs().sum().item(), rel=1e-9)
+    assert fit.uneven > 1e-4
+
+
 def test_it_is_better_than_the_plan_that_made_the_samples_and_near_it(generator):
     truth = a_light(3, largest=1.0)
     x0 = random(4000, 2, seed=4)
