@@ -315,7 +315,7 @@ in W2 and path energy over ten seeds, and within one per cent in the cost of the
 
 {missing}
 Where there is nothing to find, one difference in three lies beyond one standard error all the same:
-a row that missed the aim was measured again with ten other seeds.
+a row that misses the aim is measured again with ten others (`quality 256 10` to `256 19`).
 
 ## An iteration of Sinkhorn
 
