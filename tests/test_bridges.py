@@ -379,7 +379,9 @@ def test_ends_that_determine_each_other_are_a_law_in_any_unit(seed, unit):
     g = torch.Generator().manual_seed(seed)
     cov0, T, zero = spd(g, 3), torch.randn(3, 3, generator=g, dtype=F64), torch.zeros(3, dtype=F64)
     pair = GaussianBridge(zero, unit**2 * cov0, zero, unit**2 * T @ cov0 @ T.mT, unit**2)
-    assert refitted(pair, unit**2 * cov0 @ T.mT).isfinite().all()
+    same = GaussianBridge(zero, cov0, zero, T @ cov0 @ T.mT + 1e-9 * torch.eye(3, dtype=F64), 1.0)
+    fitted_here = refitted(pair, unit**2 * cov0 @ T.mT) / unit**2
+    expect(worst("eq:markovian-fitting", fitted_here - refitted(same, cov0 @ T.mT), 1e-6))
 
 
 def test_impossible_cross_covariances_are_refused():
