@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import nbformat
 
@@ -147,7 +148,7 @@ def check(names: list[str]) -> int:
         bad += reason is not None
         say(f"{'STALE' if reason else 'ok   '} {run.chapter.golden.relative_to(ROOT)}")
         if reason:
-            say(f"      {reason}")
+            say(indent(reason, " " * 6))
     for file in sorted((ROOT / "book").glob("*.ipynb")):
         if not is_chapter(file.with_suffix(".md")) or not file.with_suffix(".md").exists():
             bad += 1

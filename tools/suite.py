@@ -1,4 +1,4 @@
-"""`make test`: every suite, each to its end; then what passed, failed and was skipped."""
+"""`make test`: every suite, each to its end; then what passed, failed (and why) and was skipped."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chapters import ROOT
 
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-rfEs"]
 NOTEBOOKS = [sys.executable, "tools/notebooks.py"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
@@ -26,6 +26,7 @@ class Suite:
     seconds: float = 0.0
     counts: dict[str, int] | None = None
     skipped: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 def suites(root: Path = ROOT) -> list[Suite]:
@@ -55,6 +56,19 @@ def run(suite: Suite, root: Path = ROOT) -> None:
     closing = next((line for line in reversed(lines) if COUNTS.search(line)), "")
     suite.counts = {what.rstrip("s"): int(n) for n, what in COUNTS.findall(closing)}
     suite.skipped = tuple(line for line in lines if line.startswith("SKIPPED"))
+    if suite.code:
+        suite.failed = tuple(reasons(lines)) or tuple(lines[-20:])
+
+
+def reasons(lines: list[str]) -> list[str]:
+    """What a failed suite says of its failures: pytest's summary, and stale notebooks with why."""
+    found, within = [], False
+    for line in lines:
+        starts = line.startswith(("FAILED", "ERROR", "STALE"))
+        within = starts or (within and line.startswith(" "))
+        if within:
+            found.append(line)
+    return found
 
 
 def report(done: list[Suite], browser: bool) -> bool:
@@ -65,6 +79,8 @@ def report(done: list[Suite], browser: bool) -> bool:
         verdict = "ok    " if suite.code == 0 else "FAILED"
         print(f"{verdict} {suite.seconds:5.0f} s  {suite.about}{': ' + counts if counts else ''}")
     skipped = [line for suite in done for line in suite.skipped]
+    for line in (line for suite in done for line in suite.failed):
+        print(line)
     if not browser:
         names = " or ".join(BROWSERS)
         skipped.insert(0, f"SKIPPED everything in a browser: no {names}; install chromium")
