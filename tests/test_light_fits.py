@@ -77,6 +77,15 @@ def test_where_the_steps_end_the_gradient_of_the_loss_vanishes(diagonal, tau, ge
     assert slopes(1.1).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize(("tau", "tolerance"), [(0.1, 1e-3), (0.5, 1e-5), (1.0, 1e-5)])
+def test_the_last_fall_is_within_the_tolerance_though_its_step_was_longer(
+    tau, tolerance, generator
+):
+    fit = light_fit(*two_samples(), tau, 3, generator, tolerance=tolerance)
+    falls = -fit.losses.diff()
+    assert falls[-1] <= tolerance < falls[:-1].max()
+
+
 def test_a_fit_that_stops_early_says_how_uneven_its_components_are(generator):
     x0, x1 = two_samples()
     fit, zero = light_fit(x0, x1, 0.5, 3, generator, tolerance=0.3), torch.zeros((), dtype=F64)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, vjp
 
 from .shapes import Curve, Field, Matrices, Points, Scalar, Time, Values
 
@@ -31,8 +31,9 @@ def rate(curve: Curve, t: Time) -> Tensor:
 
     With t of shape (n,), row i of the curve must depend on `t[i]` only.
     """
-    value, slope = jvp(curve, (t,), (torch.ones_like(t),))
-    return slope.to(value.dtype)  # with numbers, forward mode makes a single time's float64
+    value, pull = vjp(curve, t)  # u -> Jᵀu is linear, and the transpose of its derivative is J
+    push = vjp(lambda u: pull(u)[0], torch.zeros_like(value))[1]
+    return push(torch.ones_like(t))[0]
 
 
 def time_derivative(function: Scalar, t: Time, x: Points) -> Values:

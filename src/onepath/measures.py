@@ -93,9 +93,10 @@ class Mixture:
 
     def score(self, x: Points) -> Points:
         r"""$\nabla\log p(x) = -\sum_k p(k|x)\,C_k^{-1}(x - m_k)$."""
-        posterior = self._log_parts(x).softmax(1)
-        white = torch.linalg.solve(self.covs, offsets(x, self.means[None])[0])
-        return -torch.einsum("nk,kdn->nd", posterior, white)
+        check_points(x, self.means)
+        logs, solved = normals(x, self.means[None], self.covs[None])
+        posterior = (self.weights.log() + logs).softmax(1)
+        return -torch.einsum("nk,kdn->nd", posterior, solved[0])
 
     def to(self, like: Tensor) -> "Mixture":
         """The same law, with the dtype and device of `like`."""
@@ -225,11 +226,28 @@ def log_normals(
 ) -> Float[Tensor, "n k"]:
     r"""$\log\mathcal N(x_i;\,m_k, C_k)$ for every sample and component; b is 1, or n for one
     mixture per sample."""
+    return _log_normals(x, *_whitened(x, means, covs))
+
+
+def normals(
+    x: Points, means: Float[Tensor, "b k d"], covs: Float[Tensor, "b k d d"]
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "b k d r"]]:
+    r"""`log_normals`, and $C_k^{-1}(x_i - m_k)$ as columns (`offsets`), by one factorization."""
+    factor, white = _whitened(x, means, covs)
+    return _log_normals(x, factor, white), torch.linalg.solve_triangular(
+        factor.mT, white, upper=True
+    )
+
+
+def _whitened(x: Points, means: Tensor, covs: Tensor) -> tuple[Tensor, Tensor]:
     factor = torch.linalg.cholesky(covs)
-    white = torch.linalg.solve_triangular(factor, offsets(x, means), upper=False)
+    return factor, torch.linalg.solve_triangular(factor, offsets(x, means), upper=False)
+
+
+def _log_normals(x: Points, factor: Tensor, white: Tensor) -> Float[Tensor, "n k"]:
     log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     square = (white**2).sum(2) + 2 * log_det[..., None] + x.shape[1] * log(2 * pi)
-    return -0.5 * square.transpose(1, 2).reshape(len(x), means.shape[1])
+    return -0.5 * square.transpose(1, 2).reshape(len(x), white.shape[1])
 
 
 def offsets(x: Points, means: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d r"]:

@@ -19,7 +19,7 @@ from .measures import (
     check_generator,
     check_points,
     log_normals,
-    offsets,
+    normals,
     standard_normal,
 )
 from .shapes import Matrices, Points, Time, Values
@@ -127,7 +127,8 @@ class MixturePath:
 
     def score(self, t: Time, x: Points) -> Points:
         r"""$\nabla\log\rho_t(x) = -\sum_k p(k|x)\,S_k^{-1}(x - m_k)$."""
-        return self._average(t, x, -self._solved(t, x))
+        p, solved = self._seen(t, x)
+        return _average(p, -solved)
 
     def velocity(self, t: Time, x: Points) -> Points:
         r"""$v_t(x) = \mathbb E[\dot x_t \mid x_t = x]$.
@@ -146,7 +147,8 @@ class MixturePath:
         d_sigma, d_alpha, d_variance, d_gamma2 = rate(curves, t)
         dm = self._mean_rates(d_sigma, d_alpha)
         dS = self._mix_covs(d_variance, 2 * i.alpha(t) * d_alpha, d_gamma2)
-        return self._average(t, x, dm[..., None] + 0.5 * dS @ self._solved(t, x))
+        p, solved = self._seen(t, x)
+        return _average(p, dm[..., None] + 0.5 * dS @ solved)
 
     def denoiser(self, t: Time, x: Points) -> Points:
         r"""$\hat x_t(x) = \mathbb E[x_1 \mid x_t = x] = \sum_k p(k|x)\,\hat x_k$.
@@ -157,7 +159,7 @@ class MixturePath:
         Source: here.
         Book: eq:oracle-denoiser.
         """
-        return self._average(t, x, self._denoised(t, x))
+        return _average(*self._denoised(t, x))
 
     def base_denoiser(self, t: Time, x: Points) -> Points:
         r"""$\mathbb E[x_0 \mid x_t = x]$, the mean of the base draw given the state.
@@ -172,7 +174,8 @@ class MixturePath:
             for v in (self.base.means, self.base.covs)
         )
         sigma = self._batch(self.interpolant.sigma(t))
-        return self._average(t, x, a[..., None] + sigma * A @ self._solved(t, x))
+        p, solved = self._seen(t, x)
+        return _average(p, a[..., None] + sigma * A @ solved)
 
     def latent_denoiser(self, t: Time, x: Points) -> Points:
         r"""$\mathbb E[z \mid x_t = x]$, the mean of the latent noise; 0 where there is none.
@@ -183,7 +186,8 @@ class MixturePath:
         Book: eq:latent-score.
         """
         gamma = self._batch(self.interpolant.gamma2(t).sqrt())
-        return self._average(t, x, gamma * self._solved(t, x))
+        p, solved = self._seen(t, x)
+        return _average(p, gamma * solved)
 
     def denoiser_cov(self, t: Time, x: Points) -> Matrices:
         r"""$\operatorname{Cov}(x_1 \mid x_t = x)$, the posterior covariance of the target.
@@ -202,7 +206,8 @@ class MixturePath:
         C, nil = self._per_pair(self.target.covs), torch.zeros_like(i.alpha(t))
         blur = self._mix_covs(i.variance(t), nil, i.gamma2(t))
         inside = C @ torch.linalg.solve(self.covs(t), blur)
-        p, centre = self.posterior(t, x), _rows(x, self._denoised(t, x))
+        p, denoised = self._denoised(t, x)
+        centre = _rows(p, denoised)
         spread = centre - torch.einsum("nk,nkd->nd", p, centre)[:, None]
         between = torch.einsum("nk,nki,nkj->nij", p, spread, spread)
         within = torch.einsum("nk,nkij->nij", p, inside.expand(len(x), -1, -1, -1))
@@ -212,23 +217,21 @@ class MixturePath:
         self._check(t, x)
         return self.weights.flatten().log() + log_normals(x, self.means(t), self.covs(t))
 
-    def _solved(self, t: Time, x: Points) -> Float[Tensor, "b k d r"]:
-        """$S_k^{-1}(x - m_k)$, as columns."""
+    def _seen(self, t: Time, x: Points) -> tuple[Tensor, Float[Tensor, "b k d r"]]:
+        """The posterior, and $S_k^{-1}(x - m_k)$ as columns: what all fields are made of."""
         self._check(t, x)
-        return torch.linalg.solve(self.covs(t), offsets(x, self.means(t)))
+        logs, solved = normals(x, self.means(t), self.covs(t))
+        return (self.weights.flatten().log() + logs).softmax(1), solved
 
-    def _denoised(self, t: Time, x: Points) -> Float[Tensor, "b k d r"]:
-        """The mean of x_1 given x_t = x and the pair of components, as columns."""
+    def _denoised(self, t: Time, x: Points) -> tuple[Tensor, Float[Tensor, "b k d r"]]:
+        """The posterior, and the mean of x_1 given x_t = x and the pair of components."""
         m, C = self._per_pair(self.target.means), self._per_pair(self.target.covs)
-        return m[..., None] + self._batch(self.interpolant.alpha(t)) * C @ self._solved(t, x)
+        p, solved = self._seen(t, x)
+        return p, m[..., None] + self._batch(self.interpolant.alpha(t)) * C @ solved
 
     def _per_pair(self, of_target: Tensor) -> Tensor:
         """A parameter of the target's components, once for each pair, in the order of `means`."""
         return of_target.repeat(len(self.base.weights), *[1] * (of_target.ndim - 1))
-
-    def _average(self, t: Time, x: Points, columns: Float[Tensor, "b k d r"]) -> Points:
-        """Mean over the posterior of the component."""
-        return torch.einsum("nk,nkd->nd", self.posterior(t, x), _rows(x, columns))
 
     def _mean_rates(self, d_sigma: Time, d_alpha: Time) -> Float[Tensor, "b k d"]:
         a, m = self.base.means[:, None], self.target.means[None]
@@ -257,9 +260,14 @@ class MixturePath:
             raise ValueError(f"a time has shape () or (n,) = ({len(x)},), got {tuple(t.shape)}.")
 
 
-def _rows(x: Points, columns: Float[Tensor, "b k d r"]) -> Float[Tensor, "n k d"]:
+def _average(posterior: Float[Tensor, "n k"], columns: Float[Tensor, "b k d r"]) -> Points:
+    """Mean over the posterior of the component."""
+    return torch.einsum("nk,nkd->nd", posterior, _rows(posterior, columns))
+
+
+def _rows(posterior: Tensor, columns: Float[Tensor, "b k d r"]) -> Float[Tensor, "n k d"]:
     """Undo the layout of `offsets`: one row per sample and component."""
-    return columns.permute(0, 3, 1, 2).reshape(len(x), columns.shape[1], x.shape[1])
+    return columns.permute(0, 3, 1, 2).reshape(*posterior.shape, columns.shape[2])
 
 
 def _draw(law: Mixture, k: Tensor, generator: torch.Generator) -> Points:
