@@ -202,7 +202,7 @@ def learner(net: nn.Module, steps: int, generator: torch.Generator, rate: float 
         raise ValueError(f"a learner makes at least one step, got {steps}.")
 
     def learn(loss: Loss) -> Field:
-        optimiser = torch.optim.Adam(net.parameters(), lr=rate)
+        optimiser = torch.optim.Adam(net.parameters(), lr=rate, fused=True)
         slower = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):
             value = loss(net, generator).mean()
