@@ -60,6 +60,25 @@ def test_rate_keeps_vectors_and_matrices():
     assert rate(lambda s: s * torch.ones(3, dtype=F64), t).shape == (3,)
 
 
+def test_rate_of_a_rate_and_where_it_is_infinite(t):
+    arc = lambda s: (1 - s**2).sqrt()
+    expect(worst("eq:rate", rate(lambda s: rate(arc, s), t) + (1 - t**2) ** -1.5))
+    assert rate(arc, scalar(0.0)) == 0 and rate(arc, scalar(1.0)) == -torch.inf
+
+
+def test_a_rate_has_derivatives_in_what_else_the_curve_depends_on():
+    w, t = scalar(1.3).requires_grad_(), scalar(0.4)
+    slope = rate(lambda s: (w * s).sin(), t)
+    exact = (w * t).cos() - w * t * (w * t).sin()
+    expect(worst("eq:rate", torch.autograd.grad(slope, w)[0] - exact.detach()))
+
+
+def test_rate_keeps_the_kind_of_number():
+    t = torch.tensor([0.2, 0.6])
+    assert rate(lambda s: s**2, t).dtype == torch.float32
+    assert rate(lambda s: s.double() ** 2, t).dtype == torch.float64
+
+
 def test_time_derivative_holds_the_point_fixed(t, generator):
     x = points(5, generator, d=3)
     exact = -torch.exp(-t) * (x**4).sum(1) + torch.cos(t) * x[:, 0] * x[:, 2] ** 2

@@ -77,13 +77,11 @@ def test_where_the_steps_end_the_gradient_of_the_loss_vanishes(diagonal, tau, ge
     assert slopes(1.1).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize(("tau", "tolerance"), [(0.1, 1e-3), (0.5, 1e-5), (1.0, 1e-5)])
-def test_the_last_fall_is_within_the_tolerance_though_its_step_was_longer(
-    tau, tolerance, generator
-):
-    fit = light_fit(*two_samples(), tau, 3, generator, tolerance=tolerance)
-    falls = -fit.losses.diff()
-    assert falls[-1] <= tolerance < falls[:-1].max()
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_the_last_fall_is_within_the_tolerance_where_steps_have_grown(tau, generator):
+    """There a tolerance that grows with them would end a fit too early."""
+    fit = light_fit(*two_samples(), tau, 3, generator, tolerance=1e-5)
+    assert fit.losses[-2] - fit.losses[-1] <= 1e-5
 
 
 def test_a_fit_that_stops_early_says_how_uneven_its_components_are(generator):

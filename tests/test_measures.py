@@ -20,6 +20,7 @@ from onepath.measures import (
     check_generator,
     gaussian,
     log_normals,
+    normals,
     offsets,
     standard_normal,
 )
@@ -156,6 +157,9 @@ def test_a_mixture_for_each_sample_is_a_loop(n, k, d, generator):
     exact = [MultivariateNormal(m.means, m.covs).log_prob(y) for m, y in zip(laws, x)]
     assert (batch - torch.stack(loop)).abs().max() < 1e-12
     assert (batch - torch.stack(exact)).abs().max() < 1e-9
+    logs, solved = normals(x, means, covs)
+    assert torch.equal(logs, batch)
+    assert (solved - torch.linalg.solve(covs, offsets(x, means))).abs().max() < 1e-12
     assert offsets(x, means).shape == (n, k, d, 1) and offsets(x, means[:1]).shape[0] == 1
 
 

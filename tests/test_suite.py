@@ -13,21 +13,32 @@ def done(script: str) -> Suite:
     return suite
 
 
+STALE = ["STALE book/b.ipynb", "      stored text:", "      ", "      1"]
+LONG = "FAILED tests/test_a.py::test_" + "b" * 100 + " - AssertionError: a reason"
+
+
 @pytest.mark.parametrize(
-    ("said", "failed"),
+    ("said", "reasons"),
     [
-        (["ok    book/a.ipynb", "STALE book/b.ipynb", "      why", "an order"], 2),
-        (["FAILED tests/test_a.py::test_b - assert 1", "ERROR tests/test_c.py", "1 failed"], 2),
-        (["Traceback", "a cause"], 2),
+        (["ok    book/a.ipynb", *STALE, "an order"], STALE),
+        (["F", LONG, "ERROR tests/test_c.py", "1 failed"], [LONG, "ERROR tests/test_c.py"]),
+        ([str(k) for k in range(30)], [str(k) for k in range(10, 30)]),
     ],
 )
-def test_the_reasons_of_a_failure_stand_in_the_summary(said, failed, capsys):
+def test_the_reasons_of_a_failure_stand_in_the_summary(said, reasons, capsys):
     suite = done(f"print(*{said!r}, sep='\\n'); raise SystemExit(1)")
     capsys.readouterr()
+    assert suite.failed == tuple(reasons)
     assert not report([suite], browser=True)
-    summary = capsys.readouterr().out
-    assert len(suite.failed) == failed
-    assert all(line in summary for line in suite.failed)
+    assert "\n".join(reasons) in capsys.readouterr().out
+
+
+def test_pytest_is_told_not_to_cut_its_reasons():
+    suite = Suite(
+        "a suite", [sys.executable, "-c", "import os; print(os.environ['COLUMNS'], 'passed')"]
+    )
+    run(suite)
+    assert suite.counts["passed"] >= 500
 
 
 def test_a_suite_that_passes_has_nothing_to_say(capsys):

@@ -148,7 +148,7 @@ def check(names: list[str]) -> int:
         bad += reason is not None
         say(f"{'STALE' if reason else 'ok   '} {run.chapter.golden.relative_to(ROOT)}")
         if reason:
-            say(indent(reason, " " * 6))
+            say(indent(reason, " " * 6, lambda line: True))
     for file in sorted((ROOT / "book").glob("*.ipynb")):
         if not is_chapter(file.with_suffix(".md")) or not file.with_suffix(".md").exists():
             bad += 1

@@ -1,5 +1,6 @@
 """`make test`: every suite, each to its end; then what passed, failed (and why) and was skipped."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,8 +47,14 @@ def run(suite: Suite, root: Path = ROOT) -> None:
     """Run a suite, show what it prints, and note its counts and what it skipped."""
     print(f"\n=== {suite.about}\n", flush=True)
     start, lines = time.monotonic(), []
+    wide = os.environ | {"COLUMNS": "500"}  # pytest would cut its reasons to the terminal's width
     with subprocess.Popen(
-        suite.command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        suite.command,
+        cwd=root,
+        env=wide,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)

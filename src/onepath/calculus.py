@@ -29,10 +29,14 @@ def constant(value: float) -> Curve:
 def rate(curve: Curve, t: Time) -> Tensor:
     r"""$\dot a(t)$ for a number, vector or matrix $a$ that depends on time.
 
-    With t of shape (n,), row i of the curve must depend on `t[i]` only.
+    With t of shape (n,), row i of the curve must depend on `t[i]` only. The curve is differentiated
+    backwards, and that once more, so its backward pass must have a derivative as well; that of
+    `torch.sinc` has none at 0.
     """
-    value, pull = vjp(curve, t)  # u -> Jᵀu is linear, and the transpose of its derivative is J
-    push = vjp(lambda u: pull(u)[0], torch.zeros_like(value))[1]
+    # u -> Jᵀu is linear, and the transpose of its derivative is J. Forward mode says it in one
+    # line and pays half a millisecond wherever a number with a rate meets one without.
+    value, pull = vjp(curve, t)
+    push = vjp(lambda u: pull(u)[0], torch.ones_like(value))[1]
     return push(torch.ones_like(t))[0]
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jvp
 
+from .calculus import rate
 from .interpolants import Interpolant, half_log_snr
 from .measures import check_generator
 from .shapes import Curve, Field, Points, Values
@@ -233,9 +234,9 @@ def step_divergences(
     knots, weights = 0.5 * (knots + 1), 0.5 * weights
     h = times.diff()
     inner = (times[:-1, None] + h[:, None] * knots).flatten()
-    rate = jvp(snr, (inner,), (torch.ones_like(inner),))[1].unflatten(0, (-1, nodes))
+    slope = rate(snr, inner).unflatten(0, (-1, nodes))
     gap = mmse(times[:-1])[:, None] - mmse(inner).unflatten(0, (-1, nodes))
-    return 0.5 * h * ((gap * rate) @ weights)
+    return 0.5 * h * ((gap * slope) @ weights)
 
 
 def chain_density(

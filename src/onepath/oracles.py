@@ -218,7 +218,7 @@ class MixturePath:
         return self.weights.flatten().log() + log_normals(x, self.means(t), self.covs(t))
 
     def _seen(self, t: Time, x: Points) -> tuple[Tensor, Float[Tensor, "b k d r"]]:
-        """The posterior, and $S_k^{-1}(x - m_k)$ as columns: what all fields are made of."""
+        """The posterior, and $S_k^{-1}(x - m_k)$ as columns, of which the fields are made."""
         self._check(t, x)
         logs, solved = normals(x, self.means(t), self.covs(t))
         return (self.weights.flatten().log() + logs).softmax(1), solved

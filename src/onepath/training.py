@@ -106,6 +106,7 @@ def fit(
         )
     if precision not in (None, torch.bfloat16):
         raise ValueError(f"precision is None or torch.bfloat16, got {precision}.")
+    # fused: one pass over all parameters; of a small network the rest is half the cost of a step
     optimiser = torch.optim.Adam(net.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
     average = {name: w.detach().clone() for name, w in net.state_dict().items()}
     state = _State(net, average, optimiser, generator, torch.full((about.steps,), nan))
