@@ -37,22 +37,22 @@ def best(rows: list[dict], budget: int, package: str) -> dict:
 
 
 def comparisons(rows: list[dict], what: str) -> tuple[int, str]:
-    """How often ours, chosen on A, has less error than all others, and the ones it loses."""
-    wins, lost = 0, []
+    """How often ours, chosen on A, has less error than all others, and where that is close."""
+    wins, close = 0, []
     for budget in BUDGETS:
         others = [r for r in rows if r["package"] != "onepath" and r["budget"] == budget]
         ours = best(rows, budget, "onepath")
         for law in LAWS:
             rival = min(others, key=lambda r: r[f"{law}{what}"])
-            if ours[f"{law}{what}"] < rival[f"{law}{what}"]:
-                wins += 1
-                continue
-            sets = zip(ours[f"{law}, sets"], rival[f"{law}, sets"])
-            lost.append(
-                f"{law} at {budget} calls, where {rival['sampler']} has {rival[law]:.1e} for our {ours[law]:.1e} "
-                f"(of ten sets of starts ours has less in {sum(a < b for a, b in sets)})"
-            )
-    return wins, f"Lost: {'; '.join(lost)}." if lost else ""
+            wins += ours[f"{law}{what}"] < rival[f"{law}{what}"]
+            sets = list(zip(ours[f"{law}, sets"], rival[f"{law}, sets"]))
+            less = sum(a < b for a, b in sets)
+            if less < len(sets):
+                close.append(
+                    f"{law} at {budget} calls ({ours[law]:.1e} for ours, {rival[law]:.1e} for "
+                    f"{rival['sampler']}; less in {less} of {len(sets)})"
+                )
+    return wins, f", except {'; '.join(close)}" if close else ""
 
 
 def accuracy(found: dict) -> str:
@@ -70,12 +70,12 @@ def accuracy(found: dict) -> str:
         less = lambda r: sum(r[f"{law}, most"] ** 2 for law in LAWS) ** 0.5 / 2
         cells = [f"{mean(mine[b]):.1e} ({mine[b]['calls']})" for b in BUDGETS]
         every.append([name, *cells, *(f"{less(mine[b]):.1e}" for b in BUDGETS)])
-    wins, lost = comparisons(rows, "")
+    wins, close = comparisons(rows, "")
     most, _ = comparisons(rows, ", most")
     sure = max(found["reference"].values())
     return f"""## Error at equal network calls
 
-Root mean square distance, over {found["starts"]:,} points, to where the flow carries the same starts; exact denoisers of
+Root mean square distance, over {found["starts"]} points of B and C, to where the flow carries the same starts; exact denoisers of
 Gaussian mixtures, linear path, from t = 0.001 to 0.999 so that no method divides by zero. The flow is
 solved by 300 steps of rk4, which differ from 150 by {sure:.0e} at most. For each sampler the grid was chosen
 on mixture A (two dimensions, 48 points): equal steps in t, in λ, in the angle, EDM's with ρ = 3 and 7, two
@@ -86,10 +86,11 @@ tuned on:
 {table(["budget", "sampler", "calls", "grid", "A", *LAWS], said)}
 
 Ours was chosen on A, and has less error than *every* sampler of the other packages, each on its best grid, in
-{wins} of {len(BUDGETS) * len(LAWS)} comparisons on B and C. {lost}
-In eight dimensions a few trajectories in a thousand start next to the border between two components, and the
-square of their error is most of the sum. Without the farthest points, one in a thousand, ours has less error
-than every other in {most} of {len(BUDGETS) * len(LAWS)}.
+{wins} of {len(BUDGETS) * len(LAWS)} comparisons on B and C. Cut into ten sets of starts, each comparison comes out
+alike in all ten{close}. In eight dimensions a few trajectories in a
+thousand start next to the border between two components, the square of their error is most of the sum, and
+whether one of them ends on the wrong side is chance. Without the farthest points, one in a thousand, ours has
+less error than every other in {most} of {len(BUDGETS) * len(LAWS)}.
 
 All samplers, root mean square over the four laws of B and C, with the calls made in brackets, and the same without one
 point in a thousand:
@@ -102,7 +103,13 @@ def overhead(found: dict) -> str:
     for name, r in found.items():
         ratios = [f"{r[k]:.3f}" for k in ("ours / hand", "hand / bare", "ours / bare")]
         rows.append([*name.rsplit(", ", 1), str(r["calls"]), *ratios, f"{r['more, us']:.1f}"])
-    ratios = [r["ours / hand"] for r in found.values()]
+    disturbed = [name for name, r in found.items() if r["hand / bare"] > 1.5]
+    ratios = [r["ours / hand"] for name, r in found.items() if name not in disturbed]
+    apart = (
+        f", {' and '.join(disturbed)} apart, where the loop by hand was disturbed"
+        if disturbed
+        else ""
+    )
     near, worst = sum(r <= 1.03 for r in ratios), max(ratios)
     more = max(r["more, us"] for r in found.values())
     call = min(r["least call, us"] for name, r in found.items() if name.endswith(" 256"))
@@ -125,9 +132,9 @@ coefficients for the whole grid before the loop, as `integrate` has a sampler do
 grids, so that only the first run pays for schedules that check their times (a few milliseconds, and six
 more where the middle of a step or a churned time has to be found by bisection).
 
-The aim is at most 1.03 times the loop by hand: {near} of {len(ratios)} rows, the largest {worst:.3f}. On this machine, whose two cores
+The aim is at most 1.03 times the loop by hand: {near} of {len(ratios)} rows, the largest {worst:.3f}{apart}. On this machine, whose two cores
 others kept busy, the same row moves by 0.05 and more from run to run, so the last column says what a step of ours takes
-more than one by hand with a network that does nothing, the least of 300 runs: at most {more:.1f} µs, which is {100 * more / call:.1f}
+more than one by hand with a network that does nothing, the least of 300 runs: at most {more:.1f} µs, at most {100 * more / call:.1f}
 per cent of a call of this network at batch 256, {call:.0f} µs at its quickest."""
 
 
