@@ -33,6 +33,13 @@ def test_the_reasons_of_a_failure_stand_in_the_summary(said, reasons, capsys):
     assert "\n".join(reasons) in capsys.readouterr().out
 
 
+def test_what_the_chapters_took_stands_in_the_summary(capsys):
+    suite = done("print('chapters take 600 s of one processor in all'); print('1 passed')")
+    capsys.readouterr()
+    assert report([suite], browser=True)
+    assert "chapters take 600 s" in capsys.readouterr().out
+
+
 def test_pytest_is_told_not_to_cut_its_reasons():
     suite = Suite(
         "a suite", [sys.executable, "-c", "import os; print(os.environ['COLUMNS'], 'passed')"]

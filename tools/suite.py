@@ -28,6 +28,7 @@ class Suite:
     counts: dict[str, int] | None = None
     skipped: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def suites(root: Path = ROOT) -> list[Suite]:
@@ -63,6 +64,7 @@ def run(suite: Suite, root: Path = ROOT) -> None:
     closing = next((line for line in reversed(lines) if COUNTS.search(line)), "")
     suite.counts = {what.rstrip("s"): int(n) for n, what in COUNTS.findall(closing)}
     suite.skipped = tuple(line for line in lines if line.startswith("SKIPPED"))
+    suite.notes = tuple(line for line in lines if line.startswith("chapters take"))
     if suite.code:
         suite.failed = tuple(reasons(lines)) or tuple(lines[-20:])
 
@@ -86,7 +88,7 @@ def report(done: list[Suite], browser: bool) -> bool:
         verdict = "ok    " if suite.code == 0 else "FAILED"
         print(f"{verdict} {suite.seconds:5.0f} s  {suite.about}{': ' + counts if counts else ''}")
     skipped = [line for suite in done for line in suite.skipped]
-    for line in (line for suite in done for line in suite.failed):
+    for line in (line for suite in done for line in (*suite.notes, *suite.failed)):
         print(line)
     if not browser:
         names = " or ".join(BROWSERS)
