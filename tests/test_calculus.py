@@ -16,6 +16,7 @@ from onepath.calculus import (
     laplacian,
     rademacher_probes,
     rate,
+    rates,
     time_derivative,
     zero,
 )
@@ -64,6 +65,13 @@ def test_rate_of_a_rate_and_where_it_is_infinite(t):
     arc = lambda s: (1 - s**2).sqrt()
     expect(worst("eq:rate", rate(lambda s: rate(arc, s), t) + (1 - t**2) ** -1.5))
     assert rate(arc, scalar(0.0)) == 0 and rate(arc, scalar(1.0)) == -torch.inf
+
+
+def test_rates_are_those_of_the_curves_one_by_one(t):
+    curves = (lambda s: s**3, zero, lambda s: (2 * s).sin())
+    for ours, exact in zip(rates(curves, t), (3 * t**2, 0 * t, 2 * (2 * t).cos())):
+        expect(worst("eq:rate", ours - exact))
+    assert all(torch.equal(slope, 0 * t) for slope in rates((zero, zero), t))
 
 
 def test_a_rate_has_derivatives_in_what_else_the_curve_depends_on():

@@ -7,7 +7,7 @@ densities and fields of the book satisfy: row i of the result depends on row i o
 estimates a trace from random probes, at a price that does not grow with the dimension.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,14 @@ def rate(curve: Curve, t: Time) -> Tensor:
     value, pull = vjp(curve, t)
     push = vjp(lambda u: pull(u)[0], torch.ones_like(value))[1]
     return push(torch.ones_like(t))[0]
+
+
+def rates(curves: Sequence[Curve], t: Time) -> list[Tensor]:
+    """The rates of numbers that depend on time, for little more than the price of one; that of
+    `zero` is free."""
+    moving = [curve for curve in curves if curve is not zero]
+    slopes = iter(rate(lambda s: torch.stack([curve(s) for curve in moving]), t) if moving else ())
+    return [torch.zeros_like(t) if curve is zero else next(slopes) for curve in curves]
 
 
 def time_derivative(function: Scalar, t: Time, x: Points) -> Values:

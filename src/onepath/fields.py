@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .calculus import rate, zero
+from .calculus import rates, zero
 from .interpolants import Interpolant
 from .oracles import MixturePath
 from .shapes import Field, Points, Time, per_point
@@ -41,7 +41,8 @@ def noise(path: Interpolant, t: Time) -> tuple[Time, Time]:
 
 def velocity(path: Interpolant, t: Time) -> tuple[Time, Time]:
     r"""$v = \dot\alpha\,\hat x + \dot\sigma\,\hat\varepsilon$."""
-    return rate(path.alpha, t), rate(path.sigma, t)
+    d_alpha, d_sigma = rates((path.alpha, path.sigma), t)
+    return d_alpha, d_sigma
 
 
 def score(path: Interpolant, t: Time) -> tuple[Time, Time]:
@@ -86,8 +87,9 @@ def coefficients(path: Interpolant, given: Row, wanted: Row, t: Time) -> tuple[T
     p = (A * b - B * a) / determinant / wanted_unit
     q = (alpha * B - sigma * A) / determinant / wanted_unit * unit
     if given is score and wanted is velocity:  # B / wanted_unit may be infinite, and q is not
-        p = rate(path.alpha, t) / alpha
-        q = path.variance(t) * p - 0.5 * rate(path.variance, t)
+        d_alpha, d_variance = rates((path.alpha, path.variance), t)
+        p = d_alpha / alpha
+        q = path.variance(t) * p - 0.5 * d_variance
     if not (p.isfinite().all() and q.isfinite().all()):
         where = t if t.ndim == 0 else t[~(p.isfinite() & q.isfinite())][0]
         raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .calculus import rate, zero
+from .calculus import rates, zero
 from .interpolants import Interpolant
 from .measures import (
     Mixture,
@@ -143,8 +143,8 @@ class MixturePath:
         i = self.interpolant
         # the rate of sigma moves the means of the base only, and is dear to compute
         sigma = i.sigma if (self.base.means != 0).any() else zero
-        curves = lambda s: torch.stack([sigma(s), i.alpha(s), i.variance(s), i.gamma2(s)])
-        d_sigma, d_alpha, d_variance, d_gamma2 = rate(curves, t)
+        curves = sigma, i.alpha, i.variance, i.gamma2
+        d_sigma, d_alpha, d_variance, d_gamma2 = rates(curves, t)
         dm = self._mean_rates(d_sigma, d_alpha)
         dS = self._mix_covs(d_variance, 2 * i.alpha(t) * d_alpha, d_gamma2)
         p, solved = self._seen(t, x)
