@@ -69,7 +69,7 @@ def test_each_loss_is_least_at_its_posterior_mean(path, generator):
         "latent": (latent_matching, path.latent_denoiser),
         "velocity": (antithetic_flow_matching, path.velocity),
     }
-    arguments = draws(path, 20_000, generator)
+    arguments = draws(path, 8000, generator)
     for loss, field in fields.values():
         expect(mean("eq:interpolant-losses", fall(loss, field, tilt, path, arguments), 0.0))
     for name, (loss, field) in fields.items():

@@ -15,7 +15,7 @@ LAWS = {
     "rings": rings(),
     "two spirals": two_spirals(),
 }
-side = torch.linspace(-3.5, 3.5, 351, dtype=F64)
+side = torch.linspace(-3.5, 3.5, 201, dtype=F64)
 GRID, CELL = torch.cartesian_prod(side, side), (side[1] - side[0]).item() ** 2
 
 

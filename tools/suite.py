@@ -48,7 +48,7 @@ def run(suite: Suite, root: Path = ROOT) -> None:
     """Run a suite, show what it prints, and note its counts and what it skipped."""
     print(f"\n=== {suite.about}\n", flush=True)
     start, lines = time.monotonic(), []
-    wide = os.environ | {"COLUMNS": "500"}  # pytest would cut its reasons to the terminal's width
+    wide = os.environ | {"COLUMNS": "200"}  # pytest would cut its reasons to the terminal's width
     with subprocess.Popen(
         suite.command,
         cwd=root,
