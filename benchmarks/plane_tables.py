@@ -290,7 +290,7 @@ Pairs: plans of 1024 points, eight at a time, gone through 32 times (`couplings.
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {energies}
 Mean ± standard error over the seeds, which are fewer than ten where the machine had no time for
-more: with two or three of them "yes" and "no" are indications, no findings. W2 and floor of a seed
+more: with half of them "yes" and "no" are indications, no findings. W2 and floor of a seed
 are against the same test points. The aims are: a mean W2 below the
 published one, except that on moons → 8 Gaussians, where the floor is most of it, W2 − floor may be
 at most 0.05 and two standard errors; and a mean path energy below the published one.
