@@ -373,7 +373,7 @@ def test_a_corrector_is_a_langevin_step_at_the_new_time(generator):
 
 
 ON_LINEAR = MixturePath(linear, TARGET)
-COUNTS = [64, 128, 256]
+COUNTS = [32, 64, 128]
 
 
 @functools.cache
