@@ -486,7 +486,8 @@ def test_whole_paths_are_walked_from_end_to_end(name, generator):
     x = path.reference(5, generator)
     for kind, step in samplers(path).items():
         state = integrate(step, x, times(6), generator)
-        assert state.isfinite().all(), kind
+        # VE and EDM begin at ten and more; the data lie within five, and six steps are coarse
+        assert state.abs().max() < 9, kind
 
 
 @pytest.mark.parametrize("name", ["VP", "EDM"])
