@@ -59,7 +59,10 @@ def store(root: Path = ROOT) -> Path:
 
 
 def stored(chapter: Chapter, root: Path = ROOT) -> Run | None:
-    """The kept result of a chapter, if it was made by the code, data and pins of now."""
+    """The kept result of a chapter, if it was made by the code, data and pins of now.
+
+    Its outputs stand in the prose of now, which no output depends on and no key holds.
+    """
     file = store(root) / f"{chapter.name}.ipynb"
     if not file.exists():
         return None
@@ -67,7 +70,11 @@ def stored(chapter: Chapter, root: Path = ROOT) -> Run | None:
     mark = notebook.metadata.pop("onepath", {})
     if mark.get("key") != key(chapter, root):
         return None
-    return Run(chapter, notebook, mark["seconds"], mark["work"], mark["key"])
+    current = nbformat.from_dict(chapter.notebook)
+    current.metadata = notebook.metadata | current.metadata
+    for cell, ran in zip(code_cells(current), code_cells(notebook), strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    return Run(chapter, current, mark["seconds"], mark["work"], mark["key"])
 
 
 def execute_all(chapters: list[Chapter], root: Path = ROOT, processes: int = 2) -> list[Run]:
