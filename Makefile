@@ -36,7 +36,7 @@ test: book       ## unit tests, coverage of equations, notebooks in step and rep
 	$(PYTHON) tools/suite.py
 
 unit: setup      ## the unit tests alone
-	$(PYTHON) -m pytest tests -m "not browser and not bare" -q -n 2 --dist loadgroup
+	$(PYTHON) -m pytest tests -m "not browser and not bare" -q -n 2 --dist loadfile
 
 lint: setup      ## style of all Python files
 	$(PYTHON) -m ruff check .

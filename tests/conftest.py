@@ -1,9 +1,12 @@
 """Fixtures of the unit tests: a seeded generator and the devices of this machine."""
 
+import annotations
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
 
+jaxtyping.jaxtyped = annotations.jaxtyped  # before anything imports the package
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=20, database=None)
 settings.load_profile("book")
 
@@ -23,6 +26,12 @@ def device(request) -> torch.device:
 def generator() -> torch.Generator:
     """Fresh for each test, so that no test depends on the order of the others."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def annotations_checked_afresh():
+    """Each test has the annotations of what it calls checked, whatever ran before it."""
+    annotations.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 It computes in float32 inside.
 """
 
-import diffusers
 import pytest
 import torch
 
@@ -57,6 +56,8 @@ def start(t: float, n: int = 6):
 
 def scheduler_on(grid, name, **options):
     """A scheduler whose noise levels are those of a grid of the linear path."""
+    import diffusers  # here, because it takes longer to import than the tests take
+
     scheduler = getattr(diffusers, name)(prediction_type="sample", **options)
     scheduler.set_timesteps(len(grid) - 1)
     scheduler.sigmas = 1 - grid if options.get("use_flow_sigmas") else (1 - grid) / grid
@@ -117,6 +118,8 @@ def partly_renoised(denoiser, path):
 )
 def test_a_thousand_steps_of_a_table_are_a_path(kind, eta, step, monkeypatch):
     """DDIM and DDPM by their own table: it is the linear path, larger by alpha + sigma."""
+    import diffusers
+
     scheduler = getattr(diffusers, kind)(prediction_type="sample", clip_sample=False)
     scheduler.set_timesteps(20)
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
@@ -140,6 +143,8 @@ def test_a_thousand_steps_of_a_table_are_a_path(kind, eta, step, monkeypatch):
 
 
 def test_edms_euler_step_is_ddim_and_its_heun_step_is_heuns_method_in_sigma():
+    import diffusers
+
     schedule = edm(0.05, 10.0, 1.0)  # sigma is affine in t
     path, grid = MixturePath(schedule, TARGET), torch.linspace(0, 1, 9, dtype=F64)
     x = path.sample(scalar(0.0), 6, torch.Generator().manual_seed(2))
@@ -170,6 +175,8 @@ def test_edms_euler_step_is_ddim_and_its_heun_step_is_heuns_method_in_sigma():
 def test_edms_churn_is_ours_if_the_network_is_asked_after_the_noise(monkeypatch):
     """Its scheduler adds the noise when it is given a guess, which is then one of another state;
     here it gets the guess of the state with the noise, as in the algorithm of the paper."""
+    import diffusers
+
     schedule, steps, gamma = edm(0.05, 10.0, 1.0), 8, 0.1
     path, grid = MixturePath(schedule, TARGET), torch.linspace(0.2, 1, steps + 1, dtype=F64)
     x, sigma = path.sample(grid[0], 6, torch.Generator().manual_seed(2)), schedule.sigma(grid)

@@ -22,7 +22,6 @@ from prose import Prose
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "tests" / "pages"
-pytestmark = pytest.mark.xdist_group("pages")  # one worker builds them
 CONFIGURATION = """
 import sys, yaml
 sys.path.insert(0, {ext!r})

@@ -42,7 +42,7 @@ ROWS = {
     "noise": fields.noise,
     "v-prediction": fields.v_prediction,
 }
-N = 20_000
+N = 8000
 
 
 def exact(row, path=PATH):

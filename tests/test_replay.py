@@ -1,6 +1,7 @@
 """What of an output is kept and compared, and how closely."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,23 +101,26 @@ def test_pieces_of_one_stream_are_one_output():
 # What a replay sees.
 
 
-def replayed(folder: Path, notebook: NotebookNode) -> int:
-    """The exit code of nbval with the rules of this repository."""
+def replayed(folder: Path, **notebooks: NotebookNode) -> dict[str, str]:
+    """What nbval with the rules of this repository says of the one cell of each notebook."""
     shutil.copy(ROOT / "conftest.py", folder)
-    nbformat.write(notebook, folder / "replayed.ipynb")
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env"]
+    for name, notebook in notebooks.items():
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "-rA", "--nbval", "--nbval-current-env"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
-    command += ["-p", "no:cacheprovider", "replayed.ipynb"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
+    command += ["-p", "no:cacheprovider", *(f"{name}.ipynb" for name in notebooks)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    verdicts = re.findall(r"^(PASSED|FAILED|ERROR) (\w+)\.ipynb", done.stdout, re.M)
+    return {name: verdict for verdict, name in verdicts}
 
 
 def test_the_replay_compares_and_needs_an_execution(tmp_path):
-    source = "x = 1 / 3\nx;\nprint(f'{x:.4f}')"
-    cell = nbformat.v4.new_code_cell(source, execution_count=1)
-    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="0.3334\n")]
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    assert replayed(tmp_path, notebook) == 0
-    cell.outputs[0].text = "0.3340\n"
-    assert replayed(tmp_path, notebook) == 1
-    cell.outputs[0].text, cell.execution_count = "0.3333\n", None
-    assert replayed(tmp_path, notebook) == 1
+    def printing(text: str, count: int | None) -> NotebookNode:
+        source = "x = 1 / 3\nx;\nprint(f'{x:.4f}')"
+        cell = nbformat.v4.new_code_cell(source, execution_count=count)
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+        return nbformat.v4.new_notebook(cells=[cell])
+
+    close, far, never = printing("0.3334\n", 1), printing("0.3340\n", 1), printing("0.3333\n", None)
+    found = replayed(tmp_path, close=close, far=far, never=never)
+    assert found == {"close": "PASSED", "far": "FAILED", "never": "FAILED"}

@@ -30,7 +30,8 @@ def solutions() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-MARKED = {label: name for text in chapters().values() for label, name in MARK.findall(text)}
+CHAPTERS = chapters()
+MARKED = {label: name for text in CHAPTERS.values() for label, name in MARK.findall(text)}
 SOLVED = solutions()
 
 
@@ -56,7 +57,7 @@ def test_the_blank_of_the_chapter_scores_nothing(label):
     name = MARKED[label]
     (blank,) = [
         cell
-        for text in chapters().values()
+        for text in CHAPTERS.values()
         for cell in CELL.findall(text)
         if f"def {name}(" in cell and "todo()" in cell
     ]

@@ -135,7 +135,7 @@ def test_the_recipe_of_the_page_how_to_choose_beats_ddim(name, sharp, n):
     given = {"path": path, "denoiser": path.denoiser, "s": s, "sharp": sharp, "n": n}
     given["start"] = start
     exec(recipe, given)
-    fine = integrate(adams(path.denoiser, path, 2, s), start, uniform_in_linear_time(path, 300))
+    fine = integrate(adams(path.denoiser, path, 2, s), start, uniform_in_linear_time(path, 150))
     miss = lambda x: (x - fine).square().mean().sqrt().item()
     plain = integrate(ddim(path.denoiser, path), start, times(n))
     other = (uniform_in_linear_time if sharp else end_to_end)(path, n)

@@ -44,9 +44,10 @@ def run_and_die_while_writing(file: str, step: int, moment: str) -> None:
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    """Processes that start from a clean interpreter in which torch is loaded already."""
+    """Processes that start from a clean interpreter in which torch is loaded already, with the
+    part of it that the first step of any optimizer imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["onepath.training", "onepath.objectives", "test_training"])
+    context.set_forkserver_preload(["torch._dynamo", "test_training"])
     return context
 
 
@@ -319,32 +320,34 @@ def test_the_bar_is_silent_unless_somebody_watches(monkeypatch, capsys):
 # --- on several processes
 
 
-def on_two_processes(folder: Path, how: str = "one-seed") -> list[dict]:
-    """What each of two processes that torchrun started found."""
-    script = Path(__file__).with_name("on_two_processes.py")
+@pytest.fixture(scope="module")
+def on_two_processes(tmp_path_factory) -> Path:
+    """The folder in which each of two processes that torchrun started wrote what it found."""
+    folder, script = tmp_path_factory.mktemp("two"), Path(__file__).with_name("on_two_processes.py")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, *launch, str(script), str(folder), how]
+    command = [sys.executable, *launch, str(script), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return folder
 
 
-def test_two_processes_train_as_one_up_to_rounding(tmp_path):
+def test_two_processes_train_as_one_up_to_rounding(on_two_processes):
     """Each computes half of every batch; the means and the sums round differently, 1e-5."""
     alone = run(None)
-    first, second = on_two_processes(tmp_path)
+    first, second = (json.loads((on_two_processes / f"{i}.json").read_text()) for i in (0, 1))
     assert first["counts"] == second["counts"] == [8]
     assert first["losses"] == second["losses"] and first["weights"] == second["weights"]
     assert torch.allclose(torch.tensor(first["losses"]), alone.losses, rtol=1e-5)
     weights = torch.cat([p.detach().flatten() for p in alone.net.parameters()])
     assert torch.allclose(torch.tensor(first["weights"]), weights, atol=1e-5)
-    kept = load(tmp_path / "run.safetensors")
+    kept = load(on_two_processes / "run.safetensors")
     assert torch.allclose(kept.losses, alone.losses, rtol=1e-5)
 
 
-def test_processes_with_seeds_of_their_own_are_refused(tmp_path):
-    for found in on_two_processes(tmp_path, "seeds-differ"):
+def test_processes_with_seeds_of_their_own_are_refused(on_two_processes):
+    for i in (0, 1):
+        found = json.loads((on_two_processes / f"{i}.json").read_text())
         assert "the same batches from one seed, got [5, 6]" in found["error"]
 
 

@@ -33,7 +33,7 @@ class Suite:
 
 def suites(root: Path = ROOT) -> list[Suite]:
     goldens = sorted(str(file.relative_to(root)) for file in (root / "book").glob("*.ipynb"))
-    unit = ["tests", "-m", "not browser and not bare", "-n", "2", "--dist", "loadgroup"]
+    unit = ["tests", "-m", "not browser and not bare", "-n", "2", "--dist", "loadfile"]
     replay = ["--nbval", "--nbval-current-env", "-n", "2", "--dist", "loadfile", *goldens]
     return [
         Suite("unit tests, coverage of equations", [*PYTEST, *unit]),
