@@ -106,7 +106,13 @@ def chapter(records=SOUND, text=TEXT, claims=None) -> str:
 
 
 def small_book(
-    folder: Path, records=SOUND, text=TEXT, pages=None, package=PACKAGE, claims=None
+    folder: Path,
+    records=SOUND,
+    text=TEXT,
+    pages=None,
+    package=PACKAGE,
+    claims=None,
+    builder="html",
 ) -> Built:
     """Build a book of one chapter with these records, and what pages and package come with it."""
     (folder / "src/onepath").mkdir(parents=True, exist_ok=True)
@@ -120,10 +126,10 @@ def small_book(
     for file, content in files.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(content, "utf8")
-    return sphinx(folder)
+    return sphinx(folder, builder=builder)
 
 
-def sphinx(folder: Path, extensions=(), **options) -> Built:
+def sphinx(folder: Path, extensions=(), builder="html", **options) -> Built:
     """Run Sphinx as the book does, but for its theme and without executing anything."""
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -142,7 +148,7 @@ def sphinx(folder: Path, extensions=(), **options) -> Built:
         "html_secnumber_suffix": " ",
     } | options
     with patch_docutils(), docutils_namespace():
-        app = Sphinx(folder, None, out, folder / "_build/doctrees", "html", config, None, said)
+        app = Sphinx(folder, None, out, folder / "_build/doctrees", builder, config, None, said)
         app.build()
     ledger = folder / "_build/ledger.json"
     rows = json.loads(ledger.read_text("utf8")) if ledger.exists() else None

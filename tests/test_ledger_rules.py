@@ -20,7 +20,7 @@ from small_books import (
 @pytest.fixture
 def build(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXTENSIONS))
-    return partial(small_book, tmp_path)
+    return partial(small_book, tmp_path, builder="dummy")  # warnings, and no pages
 
 
 UNLABELLED = "\n\n## More\n\n$$ a = b $$\n"
