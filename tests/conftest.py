@@ -1,10 +1,11 @@
 """Fixtures of the unit tests: a seeded generator and the devices of this machine."""
 
-import annotations
 import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
+
+import annotations
 
 jaxtyping.jaxtyped = annotations.jaxtyped  # before anything imports the package
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=20, database=None)

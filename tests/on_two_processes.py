@@ -1,5 +1,5 @@
-"""Train on every process that torchrun starts, and write down in FOLDER what came out: with one seed
-for all, and then with seeds of their own, which is refused."""
+"""Train on every process that torchrun starts, with one seed for all and then with seeds of their
+own, which is refused; write down in FOLDER what came out."""
 
 import json
 import os
