@@ -68,13 +68,13 @@ class Interpolant:
 
 def _in_unit_interval(t: Time) -> Time:
     """t, and an end for what is beyond it by rounding. Raises ValueError for any other time."""
-    if ((t >= 0) & (t <= 1)).all():
+    low, high = (end.item() for end in t.detach().aminmax()) if t.numel() else (0, 1)
+    if low >= 0 and high <= 1:
         return t
     rounding = 100 * torch.finfo(t.dtype).eps
-    if not ((t >= -rounding) & (t <= 1 + rounding)).all():
+    if not (low >= -rounding and high <= 1 + rounding):
         raise ValueError(
-            "a schedule has times in [0, 1] only, base to target, "
-            f"got {t.min().item():g} to {t.max().item():g}."
+            f"a schedule has times in [0, 1] only, base to target, got {low:g} to {high:g}."
         )
     return t + (t.clamp(0, 1) - t).detach()  # the clamp alone would have the rate 0 beyond
 
