@@ -243,3 +243,12 @@ def test_a_pilot_of_one_interval_knows_no_better_than_equal_steps():
     expect(worst("eq:optimised-grid", grid - times(4, 0.1, 0.9)))
     two = optimised(ddim(path.denoiser, path), x, times(2, 0.1, 0.9), 4)
     refute(worst("eq:optimised-grid", two - times(4, 0.1, 0.9)), "wrong object: a finer pilot")
+
+
+def test_a_grid_of_one_step_is_its_two_ends():
+    ends = times(1, 0.1, 0.9)
+    path = MixturePath(linear, TARGET)
+    x = path.sample(scalar(0.1), 20, torch.Generator().manual_seed(0))
+    made = [uniform_in_log_snr(linear, 1, 0.1, 0.9), karras(linear, 1, 0.1, 0.9)]
+    for grid in [*made, optimised(ddim(path.denoiser, path), x, times(5, 0.1, 0.9), 1)]:
+        expect(worst("eq:grid", grid - ends))
