@@ -2,39 +2,45 @@
 
 jaxtyping's import hook puts its decorator on every function. To check every call of a loop, and to
 prepare every function that is made within one, takes as long as all else that the tests do, and the
-thousandth call says little that the tenth did not. So this decorator stands in its place: it checks
-the first calls of a function after `forget`, which each test calls, and then those whose number is
-a power of two. Functions made by the same lines of code are one.
+thousandth call says little that the first did not. So this decorator stands in its place: of the
+calls with arguments of the same shapes and dtypes it checks, after `forget`, which each test calls,
+the first two and then those whose number is a power of two. Functions made by the same lines of
+code are one.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from functools import wraps
-from types import CodeType, FunctionType
+from collections.abc import Callable, Hashable
+from functools import partial, wraps
+from types import FunctionType
 
 import jaxtyping
 
-FIRST = 8
 _every_call = jaxtyping.jaxtyped
-_calls: Counter[CodeType] = Counter()
+_calls: Counter[Hashable] = Counter()
 forget = _calls.clear
 
 
-def jaxtyped(function: object = None, *, typechecker: Callable | None) -> Callable:
-    """jaxtyping's decorator for some calls of a function; for all else it is that decorator."""
-    if function is None:
-        return lambda function: jaxtyped(function, typechecker=typechecker)
+def jaxtyped(*, typechecker: Callable) -> Callable:
+    """What the hook writes above a function or a class."""
+    return partial(_some_calls, typechecker=typechecker)
+
+
+def _some_calls(function: object, typechecker: Callable) -> object:
+    """jaxtyping's decorator for some calls of a function; for what is no function, that itself."""
     if not isinstance(function, FunctionType):
         return _every_call(function, typechecker=typechecker)
-
-    checked = None  # made when it is called for: that takes a millisecond
+    # of a function made in another one it is made when it is called for: that takes a millisecond
+    inner = "<locals>" in function.__qualname__
+    checked = None if inner else _every_call(function, typechecker=typechecker)
 
     @wraps(function)
     def sometimes(*arguments: object, **named: object) -> object:
         nonlocal checked
-        _calls[function.__code__] += 1
-        count = _calls[function.__code__]
-        if count > FIRST and count & (count - 1):
+        given = (*arguments, *named.values())
+        kinds = ((getattr(a, "shape", None), getattr(a, "dtype", None)) for a in given)
+        kind = (function.__module__, function.__code__, *kinds)
+        _calls[kind] += 1
+        if _calls[kind] & (_calls[kind] - 1):
             return function(*arguments, **named)
         checked = checked or _every_call(function, typechecker=typechecker)
         return checked(*arguments, **named)

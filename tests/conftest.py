@@ -29,9 +29,9 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def annotations_checked_afresh():
-    """Each test has the annotations of what it calls checked, whatever ran before it."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each test and its fixtures have annotations checked, whatever ran before."""
     annotations.forget()
 
 

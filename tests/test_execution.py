@@ -100,12 +100,15 @@ def test_what_a_kept_execution_gave_stands_in_the_prose_of_now(tmp_path):
     page = run.chapter.path
     page.write_text(page.read_text("utf8").replace("# Title", "# Another title\n\nA word."), "utf8")
     edited = chapters.read(page, tmp_path)
+    run.notebook.metadata["widgets"] = {"a": "state"}  # as the kernel gives it
+    execute.keep(run, tmp_path)
     now = execute.stored(edited, tmp_path).notebook
     assert now.cells[0].source == "# Another title\n\nA word."
     ran, kept = run.notebook.cells[1], now.cells[1]
     assert (kept.outputs, kept.execution_count) == (ran.outputs, ran.execution_count)
     assert ran.outputs[0].text == "1\n"
     assert now.metadata.language_info == run.notebook.metadata.language_info
+    assert now.metadata.widgets == {"a": "state"}
 
 
 def test_the_environment_of_a_kernel_is_the_one_of_the_key(tmp_path, monkeypatch):

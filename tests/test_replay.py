@@ -106,9 +106,9 @@ def replayed(folder: Path, **notebooks: NotebookNode) -> dict[str, str]:
     shutil.copy(ROOT / "conftest.py", folder)
     for name, notebook in notebooks.items():
         nbformat.write(notebook, folder / f"{name}.ipynb")
-    command = [sys.executable, "-m", "pytest", "-rA", "--nbval", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", "-rA", "--color=no", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
-    command += ["-p", "no:cacheprovider", *(f"{name}.ipynb" for name in notebooks)]
+    command += ["--nbval", "--nbval-current-env", *(f"{name}.ipynb" for name in notebooks)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     verdicts = re.findall(r"^(PASSED|FAILED|ERROR) (\w+)\.ipynb", done.stdout, re.M)
     return {name: verdict for verdict, name in verdicts}

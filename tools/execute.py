@@ -71,7 +71,8 @@ def stored(chapter: Chapter, root: Path = ROOT) -> Run | None:
     if mark.get("key") != key(chapter, root):
         return None
     current = nbformat.from_dict(chapter.notebook)
-    current.metadata = notebook.metadata | current.metadata
+    given = {"language_info", "widgets"} & set(notebook.metadata)  # by the kernel
+    current.metadata |= {name: notebook.metadata[name] for name in given}
     for cell, ran in zip(code_cells(current), code_cells(notebook), strict=True):
         cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
     return Run(chapter, current, mark["seconds"], mark["work"], mark["key"])
