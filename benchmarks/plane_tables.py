@@ -273,8 +273,8 @@ def said(met: bool) -> str:
 TEXT = """\
 # Flow matching in the plane, in published settings
 
-Made by `python benchmarks/plane_tables.py epoch 10` and `optimal 10` from `plane_tables.json`, which
-go on where they were stopped. The settings are those of table 2 of Tong et al. (2024),
+Made by `python benchmarks/plane_tables.py epoch 10` and `optimal 10` from `plane_tables.json`,
+which go on where they were stopped. The settings are those of table 2 of Tong et al. (2024),
 Simulation-free Schrödinger bridges via score and flow matching; the laws were compared with the
 authors' public code, torchcfm.
 10 000 training points, 1000 epochs at batch 512 (19 000 steps), three layers of 64 SELU units,
@@ -287,8 +287,8 @@ between 10 000 starts and 10 000 test points in the mean over samples. Two sampl
 the potentials of a third as control variates (`correction`), because W2² of one pair of samples
 moves by some per cent from sample to sample, as much as what is to be measured.
 
-Pairs (`couplings.served`): exact plans of 9728 points, which is an epoch, gone through 250 times; or
-of 1024 points, eight at a time, gone through 32 times.
+Pairs (`couplings.served`): exact plans of 9728 points, an epoch, gone through 250 times; or of
+1024 points, eight at a time, gone through 32 times.
 
 | laws | pairs | seeds | W2 | published | floor | W2 − floor | aim met |
 | --- | --- | --- | --- | --- | --- | --- | --- |
