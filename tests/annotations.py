@@ -14,6 +14,7 @@ from functools import partial, wraps
 from types import FunctionType
 
 import jaxtyping
+from torch import Tensor
 
 _every_call = jaxtyping.jaxtyped
 _calls: Counter[Hashable] = Counter()
@@ -37,7 +38,7 @@ def _some_calls(function: object, typechecker: Callable) -> object:
     def sometimes(*arguments: object, **named: object) -> object:
         nonlocal checked
         given = (*arguments, *named.values())
-        kinds = ((getattr(a, "shape", None), getattr(a, "dtype", None)) for a in given)
+        kinds = ((a.shape, a.dtype) if isinstance(a, Tensor) else None for a in given)
         kind = (function.__module__, function.__code__, *kinds)
         _calls[kind] += 1
         if _calls[kind] & (_calls[kind] - 1):
