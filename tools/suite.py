@@ -40,7 +40,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         Suite("notebooks in step with their sources", [*NOTEBOOKS, "check"]),
         Suite("every notebook replayed and compared", [*PYTEST, *replay]),
         Suite("installed into environments of their own", [*PYTEST, "tests", "-m", "bare"]),
-        Suite("the site in a browser", [*PYTEST, "tests", "-m", "browser"]),
+        Suite("the site in a browser", [*PYTEST, "tests", "-m", "browser", "-n", "2"]),
     ]
 
 
