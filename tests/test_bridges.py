@@ -436,6 +436,8 @@ def test_ends_want_a_generator_of_their_device(device):
     )
     x0, x1 = bridge.ends(3, torch.Generator(device).manual_seed(0))
     assert x0.shape == x1.shape == (3, 1) and x0.device.type == device.type
+    again, other = (bridge.ends(3, torch.Generator(device).manual_seed(k)) for k in (0, 1))
+    assert torch.equal(again[1], x1) and not torch.equal(other[1], x1)
 
 
 def test_a_plan_that_is_returned_has_both_margins():

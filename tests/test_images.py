@@ -120,7 +120,9 @@ def test_the_state_decides_about_dtype_and_device(device):
     net = network().to(device, torch.float64)
     x = draw(5)[1].to(device, torch.float64)
     v = net(torch.tensor(0.3, dtype=torch.float64), x)
-    assert v.dtype == torch.float64 and v.device == x.device and v.shape == x.shape
+    assert v.dtype == torch.float64 and v.device == x.device
+    single = network().to(device)(torch.tensor(0.3), x.float())
+    assert single.dtype == torch.float32 and torch.allclose(v.float(), single, atol=1e-4)
 
 
 def test_a_network_can_be_differentiated_as_every_field():
