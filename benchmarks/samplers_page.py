@@ -132,8 +132,8 @@ coefficients for the whole grid before the loop, as `integrate` has a sampler do
 grids, so that only the first run pays for schedules that check their times (a few milliseconds, and six
 more where the middle of a step or a churned time has to be found by bisection).
 
-The aim is at most 1.03 times the loop by hand: {near} of {len(ratios)} rows, the largest {worst:.3f}{apart}. On this machine, whose two cores
-others kept busy, the same row moves by 0.05 and more from run to run, so the last column says what a step of ours takes
+The aim is at most 1.03 times the loop by hand: {near} of {len(ratios)} rows, the largest {worst:.3f}{apart}. Beside other work on
+its cores the same row moves by 0.05 and more from run to run, so the last column says what a step of ours takes
 more than one by hand with a network that does nothing, the least of 300 runs: at most {more:.1f} µs, at most {100 * more / call:.1f}
 per cent of a call of this network at batch 256, {call:.0f} µs at its quickest."""
 
