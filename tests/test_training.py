@@ -130,7 +130,8 @@ def test_half_precision_is_for_the_loss_only():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_network_is_trained_where_it_is():
+@pytest.mark.parametrize(("precision", "apart"), [(None, 1e-3), (torch.bfloat16, 0.05)])
+def test_a_network_is_trained_where_it_is(precision, apart):
     def trained(device):
         def loss(net, generator):
             t, x0 = torch.rand(16, generator=generator), torch.randn(16, 2, generator=generator)
@@ -139,11 +140,11 @@ def test_a_network_is_trained_where_it_is():
 
         generator = torch.Generator().manual_seed(5)
         net = MLP(2, 8, 2, 2, generator).to(device)
-        return fit(net, loss, about(net, 20), generator)
+        return fit(net, loss, about(net, 20), generator, precision=precision)
 
     here, there = trained("cpu"), trained("cuda")
     assert next(there.net.parameters()).is_cuda
-    assert torch.allclose(there.losses.cpu(), here.losses.cpu(), rtol=1e-3)
+    assert torch.allclose(there.losses.cpu(), here.losses.cpu(), rtol=apart)
 
 
 # --- killed at any moment
