@@ -48,6 +48,7 @@ READING_ORDER = (
     "light_fits",  # chapter 19: and how it is found
     "bridge_matching",  # chapter 19: pairs in, drifts out, pairs out
     "bridge_fitting",  # chapter 19: and again
+    "guarantees",  # chapter 20
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13
@@ -67,6 +68,7 @@ READING_ORDER = (
     "exercises_sampling",  # chapters 14 to 16
     "exercises_control",  # chapter 17
     "exercises_bridges",  # chapters 18 and 19
+    "exercises_guarantees",  # chapter 20
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # figures, last: nothing depends on them

@@ -11,6 +11,7 @@ from . import (
     exercises_bridges,
     exercises_control,
     exercises_couplings,
+    exercises_guarantees,
     exercises_learning,
     exercises_matching,
     exercises_motion,
@@ -91,4 +92,5 @@ TESTS = (
     | exercises_sampling.TESTS
     | exercises_control.TESTS
     | exercises_bridges.TESTS
+    | exercises_guarantees.TESTS
 )
