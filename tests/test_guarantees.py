@@ -189,8 +189,8 @@ def test_freezing_the_score_of_the_normal_law_costs_what_it_must():
     n, T = 16, 4.0
     flat, h = variance_preserving(2 * T, 2 * T), T / n
     cost = frozen_score_cost(flat, torch.ones_like, times(n))
-    expect(worst("eq:frozen-score", cost - 2 * n * (h - 1 + math.exp(-h)), 1e-9))
-    refute(worst("eq:frozen-score", cost - n * (h - 1 + math.exp(-h)), 1e-9), "factor: ½")
+    expect(worst("eq:held-score", cost - 2 * n * (h - 1 + math.exp(-h)), 1e-9))
+    refute(worst("eq:held-score", cost - n * (h - 1 + math.exp(-h)), 1e-9), "factor: ½")
 
 
 def test_freezing_the_relative_score_of_a_shifted_normal_law_costs_nothing_to_first_order():
@@ -200,10 +200,10 @@ def test_freezing_the_relative_score_of_a_shifted_normal_law_costs_nothing_to_fi
     level = m**2 * flat.alpha(times(n)[:-1]) ** 2
     cost = frozen_relative_cost(flat, lambda t: m**2 * flat.alpha(t) ** 2, times(n))
     step = 0.5 * math.expm1(2 * h) - h - 2 * (math.expm1(h) - h)
-    expect(worst("eq:frozen-relative", cost - (level * step).sum(), 1e-9))
+    expect(worst("eq:held-relative", cost - (level * step).sum(), 1e-9))
     naive = 0.5 * math.expm1(2 * h) - h
     refute(
-        worst("eq:frozen-relative", cost - (level * naive).sum(), 1e-9), "hypothesis: martingale"
+        worst("eq:held-relative", cost - (level * naive).sum(), 1e-9), "hypothesis: martingale"
     )
 
 
@@ -213,9 +213,9 @@ def test_steps_of_a_path_that_is_not_flat_are_counted_in_its_own_clock():
     flat = variance_preserving(3.05, 3.05)
     marks = 1 + 2 * VP.alpha(times(12)).log() / 3.05  # the same log α on the flat path
     one = frozen_score_cost(VP, C(VP), times(12))
-    expect(worst("eq:frozen-score", one - frozen_score_cost(flat, C(flat), marks), 1e-8))
+    expect(worst("eq:held-score", one - frozen_score_cost(flat, C(flat), marks), 1e-8))
     other = frozen_score_cost(flat, C(flat), times(12))
-    refute(worst("eq:frozen-score", one - other, 1e-8), "clock: equal steps in t")
+    refute(worst("eq:held-score", one - other, 1e-8), "clock: equal steps in t")
 
 
 def test_frozen_costs_follow_the_path_and_not_only_vp():
@@ -232,4 +232,4 @@ def test_frozen_costs_follow_the_path_and_not_only_vp():
         square = (J(t) - ratio * J(a)) ** 2 / J(t) + J(a) ** 2 * spread
         total = total + 0.5 * torch.trapezoid(noising_diffusion(linear)(t) ** 2 * square, t)
     cost = frozen_score_cost(linear, J, grid)
-    expect(worst("eq:frozen-score", cost - total, 1e-5))
+    expect(worst("eq:held-score", cost - total, 1e-5))

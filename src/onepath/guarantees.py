@@ -239,7 +239,7 @@ def frozen_score_cost(path: Interpolant, information: Curve, times: Float[Tensor
         information: $J_t = \mathbb E|\nabla\log p_t|^2$.
         times: increasing, within the part of [0, 1] where J is finite.
 
-    Source: here. Book: eq:frozen-score.
+    Source: here. Book: eq:held-score.
     """
 
     def change(J: Tensor, before: Tensor, ratio: Tensor) -> Tensor:
@@ -259,7 +259,7 @@ def frozen_relative_cost(
     Args:
         information: $I_t = \mathbb E|\nabla\log(p_t/\gamma)|^2$.
 
-    Source: here. Book: eq:frozen-relative.
+    Source: here. Book: eq:held-relative.
     """
 
     def change(I: Tensor, before: Tensor, ratio: Tensor) -> Tensor:  # noqa: E741
