@@ -313,11 +313,10 @@ in W2 and path energy over ten seeds, and within one per cent in the cost of the
 
 {quality}
 
-{missing}
-Where there is nothing to find, one difference in three lies beyond one standard error all the same:
-a row that misses the aim is measured again with ten others (`quality 256 10` to `256 19`).
-A negative difference in W2 is in favour of served pairs. The path energy of the optimal plan is
-14.96 (`plane_tables.md`).
+{missing}Where there is nothing to find, one difference in three lies beyond one standard error
+all the same: a row that misses the aim is measured again with ten others (`quality 256 10` to
+`256 19`). A negative difference in W2 is in favour of served pairs. The path energy of the optimal
+plan is 14.96 (`plane_tables.md`).
 
 ## An iteration of Sinkhorn
 
@@ -353,7 +352,7 @@ def page() -> None:
             steps=table_of_steps(known["steps"]),
             on_steps=known["steps"]["on"],
             quality=table_of_quality(done),
-            missing=f"Seeds that are missing, by batch: {', '.join(missing)}. " if missing else "",
+            missing=f"Seeds that are missing, by batch: {', '.join(missing)}.\n" if missing else "",
             sinkhorn=table_of_sinkhorn(known["sinkhorn"]),
             on_sinkhorn=known["sinkhorn"]["on"],
             log=known["sinkhorn"]["log domain"]["over plain"],
