@@ -202,9 +202,7 @@ def test_freezing_the_relative_score_of_a_shifted_normal_law_costs_nothing_to_fi
     step = 0.5 * math.expm1(2 * h) - h - 2 * (math.expm1(h) - h)
     expect(worst("eq:held-relative", cost - (level * step).sum(), 1e-9))
     naive = 0.5 * math.expm1(2 * h) - h
-    refute(
-        worst("eq:held-relative", cost - (level * naive).sum(), 1e-9), "hypothesis: martingale"
-    )
+    refute(worst("eq:held-relative", cost - (level * naive).sum(), 1e-9), "hypothesis: martingale")
 
 
 def test_steps_of_a_path_that_is_not_flat_are_counted_in_its_own_clock():
