@@ -49,6 +49,7 @@ READING_ORDER = (
     "bridge_matching",  # chapter 19: pairs in, drifts out, pairs out
     "bridge_fitting",  # chapter 19: and again
     "guarantees",  # chapter 20
+    "prices",  # chapter 21: what an error costs
     "networks",  # chapter 13
     "images",  # chapter 13
     "checkpoints",  # chapter 13
@@ -69,6 +70,7 @@ READING_ORDER = (
     "exercises_control",  # chapter 17
     "exercises_bridges",  # chapters 18 and 19
     "exercises_guarantees",  # chapter 20
+    "exercises_map",  # chapter 21
     "exercises",  # every chapter
     "page",  # tables, and pictures with a slider
     "plotting",  # figures, last: nothing depends on them
@@ -77,6 +79,7 @@ READING_ORDER = (
     "plotting_learning",
     "plotting_sampling",
     "plotting_bridges",
+    "plotting_prices",
 )
 
 

@@ -13,6 +13,7 @@ from . import (
     exercises_couplings,
     exercises_guarantees,
     exercises_learning,
+    exercises_map,
     exercises_matching,
     exercises_motion,
     exercises_noising,
@@ -93,4 +94,5 @@ TESTS = (
     | exercises_control.TESTS
     | exercises_bridges.TESTS
     | exercises_guarantees.TESTS
+    | exercises_map.TESTS
 )
