@@ -42,6 +42,7 @@ NOT_FORMULAS = {
     "plotting_learning",
     "plotting_sampling",
     "plotting_bridges",
+    "plotting_prices",
 }
 UNIT = ["-m", "not browser and not bare"]
 ALLOWED = 0.05  # share of survivors that are not equivalent
