@@ -24,7 +24,7 @@ from .solvers import Step
 Feature = Callable[[Tensor], Tensor]  # one number of the sample to another
 
 _NODES = 48  # of Gauss and Hermite's rule within a component
-_REACH, _HALVINGS = 30.0, 44  # deviations from the mean where bisection begins
+_REACH, _HALVINGS = 30.0, 28  # deviations from the mean where bisection begins
 
 
 def posterior_mean(path: MixturePath, phi: Feature) -> Scalar:
@@ -65,7 +65,7 @@ def transported(path: MixturePath, t: Time, x: Points, stop: float = 1.0) -> Poi
 
     A flow on the line keeps the order of its particles, and so the share of mass on their left.
     Found by bisection on that share, or on the share on the right where that is smaller; the last
-    step is Newton's, so that derivatives in t and x are right. The path may have any ends.
+    two steps are Newton's, so that derivatives in t and x are right. The path may have any ends.
 
     Args:
         stop: the time s, before t or after it.
@@ -77,6 +77,11 @@ def transported(path: MixturePath, t: Time, x: Points, stop: float = 1.0) -> Poi
     _check_line(path)
     s = torch.full_like(t, stop)
     now, end = _mass(path, t), _mass(path, s)
+
+    def newton(y: Points, mass: Values) -> Points:
+        slope = path.log_density(s, y).exp().clamp(min=torch.finfo(y.dtype).tiny)
+        return y + side * ((end(y, side) - mass) / slope)[:, None]
+
     with torch.no_grad():
         side = torch.where(now(x, -1.0) < now(x, 1.0), -1.0, 1.0)[:, None].to(x)
         wanted = now(x, side)
@@ -87,9 +92,8 @@ def transported(path: MixturePath, t: Time, x: Points, stop: float = 1.0) -> Poi
             middle = 0.5 * (low + high)
             short = (side[:, 0] * (end(middle, side) - wanted) > 0)[:, None]
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        y = 0.5 * (low + high)
-    slope = path.log_density(s, y).exp().clamp(min=torch.finfo(x.dtype).tiny)
-    return y + side * ((end(y, side) - now(x, side)) / slope)[:, None]
+        y = newton(0.5 * (low + high), wanted)
+    return newton(y, now(x, side))
 
 
 def flow_value(path: MixturePath, phi: Feature) -> Scalar:
